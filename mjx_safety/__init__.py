@@ -1,0 +1,8 @@
+"""Safety Gym as pure functions of JAX, on MJX."""
+
+from mjx_safety.autoreset import AutoReset, VecState
+from mjx_safety.env import Env, State
+from mjx_safety.registry import make, register, registered
+from mjx_safety.task import Task
+
+__all__ = ["AutoReset", "Env", "State", "Task", "VecState", "make", "register", "registered"]

@@ -1,0 +1,139 @@
+"""Layouts drawn on the device: Safety Gym's rejection sampling, same distribution, no Python loop.
+
+The original places things one after the other; each has 100 tries to keep its distance from those already placed,
+and if all fail, the whole layout starts again (engine's `sample_layout`). Here the tries of a thing are drawn at
+once and the first valid one is taken, which is the same distribution.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_safety.objects.base import Placement, Rectangle
+
+TRIES = 100  # of one thing, before the layout starts again
+RESTARTS = 10_000  # of a whole layout
+REDRAWS = 10_000  # of one thing that is placed anew among the others
+_FAR = 1e6  # where things wait that have not been placed yet, out of everybody's way
+
+
+class Layout:
+    """The sampler of one task.
+
+    Args:
+      spots: the things in the order in which they are placed, a placement with at most one location each.
+      extents: where things without rectangles of their own lie, metres.
+      margin: metres added to the least distance of any two things.
+
+    Raises:
+      ValueError: a rectangle is too small for the thing's keepout.
+    """
+
+    def __init__(self, spots: Sequence[Placement], extents: Rectangle, margin: float):
+        self.num = len(spots)
+        rectangles = [_shrunk(spot, extents) for spot in spots]
+        most = max(map(len, rectangles))
+        bounds = np.zeros((self.num, most, 4), np.float32)
+        share = np.zeros((self.num, most), np.float32)
+        for i, boxes in enumerate(rectangles):
+            bounds[i, : len(boxes)] = boxes
+            area = np.array([(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes])
+            share[i, : len(boxes)] = area / area.sum()
+        self._bounds, self._share = bounds, share
+        keepout = np.array([spot.keepout for spot in spots], np.float32)
+        self._apart = keepout[:, None] + keepout[None, :] + np.float32(margin)  # [num, num], least distances
+
+    def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A whole layout.
+
+        Returns:
+          float32 [num, 2] positions in metres, and whether they are valid, bool []: False only after 10,000 restarts.
+        """
+        bounds, share, apart = jnp.asarray(self._bounds), jnp.asarray(self._share), jnp.asarray(self._apart)
+
+        def attempt(key):
+            candidates = jax.vmap(_candidates)(jax.random.split(key, self.num), bounds, share)
+
+            def place(placed, thing):
+                index, candidates, apart = thing
+                position, valid = _first_valid(candidates, placed, apart)
+                return placed.at[index].set(position), valid
+
+            nowhere = jnp.full((self.num, 2), _FAR)
+            positions, valid = jax.lax.scan(place, nowhere, (jnp.arange(self.num), candidates, apart))
+            return positions, valid.all()
+
+        return _until_valid(attempt, key, RESTARTS)
+
+    def resample(self, key: jax.Array, index: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """A new place for one thing among the others, where these are now.
+
+        Args:
+          key: random key.
+          index: which thing moves.
+          positions: float32 [num, 2] of all things; the thing's own place does not matter.
+
+        Returns:
+          float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
+        """
+        bounds, share, apart = jnp.asarray(self._bounds[index]), jnp.asarray(self._share[index]), self._apart[index]
+        others = positions.at[index].set(_FAR)
+
+        def attempt(key):
+            return _first_valid(_candidates(key, bounds, share), others, jnp.asarray(apart))
+
+        return _until_valid(attempt, key, REDRAWS // TRIES)
+
+
+def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
+    """Where the centre of a thing may lie: its rectangles less its keepout on every side."""
+    if spot.locations:
+        ((x, y),) = spot.locations
+        return [(x - 1e-9, y - 1e-9, x + 1e-9, y + 1e-9)]
+    keepout = spot.keepout
+    shrunk = []
+    for x_min, y_min, x_max, y_max in spot.rectangles or (extents,):
+        shrunk.append((x_min + keepout, y_min + keepout, x_max - keepout, y_max - keepout))
+        if x_min + keepout > x_max - keepout or y_min + keepout > y_max - keepout:
+            raise ValueError(
+                f"The rectangle {(x_min, y_min, x_max, y_max)} leaves no place for a keepout of {keepout} m; "
+                "widen it (or Task.extents), or lower the keepout."
+            )
+    return shrunk
+
+
+def _candidates(key: jax.Array, bounds: jax.Array, share: jax.Array) -> jax.Array:
+    """Uniform draws from rectangles [most, 4], each chosen with its share of the area: float32 [TRIES, 2]."""
+    which, where = jax.random.split(key)
+    if len(share) == 1:
+        box = bounds[0]
+    else:
+        box = bounds[jax.random.choice(which, len(share), (TRIES,), p=share)]
+    unit = jax.random.uniform(where, (TRIES, 2))
+    return box[..., :2] + unit * (box[..., 2:] - box[..., :2])
+
+
+def _first_valid(candidates: jax.Array, placed: jax.Array, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first candidate [TRIES, 2] that keeps `apart` [num] from everything placed [num, 2], and whether one does."""
+    dx = candidates[:, None, 0] - placed[:, 0]
+    dy = candidates[:, None, 1] - placed[:, 1]
+    valid = jnp.all(dx * dx + dy * dy >= apart * apart, axis=1)
+    return candidates[jnp.argmax(valid)], valid.any()
+
+
+def _until_valid(attempt, key: jax.Array, tries: int) -> tuple[jax.Array, jax.Array]:
+    def again(carry):
+        _, _, valid, count = carry
+        return ~valid & (count < tries)
+
+    def body(carry):
+        key, _, _, count = carry
+        key, draw = jax.random.split(key)
+        return key, *attempt(draw), count + 1
+
+    nothing, _ = jax.eval_shape(attempt, key)
+    start = (key, jnp.zeros(nothing.shape, nothing.dtype), jnp.array(False), jnp.int32(0))
+    _, value, valid, _ = jax.lax.while_loop(again, body, start)
+    return value, valid

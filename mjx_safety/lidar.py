@@ -1,0 +1,63 @@
+"""Safety Gym's pseudo-lidar: what the robot sees of one kind of object, as pure array functions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mjx_safety.geometry import rotate_back
+
+
+@dataclasses.dataclass(frozen=True)
+class Lidar:
+    """How objects are seen (Safety Gym engine options `lidar_*`).
+
+    Attributes:
+      num_bins: sectors round the robot; bin 0 starts at its +x axis, counter-clockwise.
+      max_dist: metres at which closeness falls to 0, or None for exponential closeness.
+      exp_gain: gain of the exponential, 1/m; used when `max_dist` is None.
+      alias: spread a reading over the two neighbouring bins, in proportion to the place within the bin.
+    """
+
+    num_bins: int = 16
+    max_dist: float | None = 3.0
+    exp_gain: float = 1.0
+    alias: bool = True
+
+    def __post_init__(self):
+        if self.num_bins < 1:
+            raise ValueError(f"Lidar.num_bins is {self.num_bins}; it must be at least 1.")
+        if self.max_dist is not None and self.max_dist <= 0:
+            raise ValueError(f"Lidar.max_dist is {self.max_dist}; it must be positive, or None for exponential lidar.")
+
+    def read(self, robot_pos: jax.Array, robot_mat: jax.Array, positions: jax.Array) -> jax.Array:
+        """Readings of objects at `positions`.
+
+        The object's height is replaced by 0 before it is rotated into the robot's frame, as in the original, so a
+        tilted robot sees slightly different distances.
+
+        Args:
+          robot_pos: float32 [3], metres, world frame.
+          robot_mat: float32 [3, 3], rotation from robot to world.
+          positions: float32 [num, 3], metres, world frame.
+
+        Returns:
+          float32 [num_bins] in [0, 1], 0 where nothing is seen.
+        """
+        on_floor = positions * jnp.array([1.0, 1.0, 0.0])
+        ego = rotate_back(robot_mat, on_floor - robot_pos)  # [num, 3]
+        dist = jnp.hypot(ego[:, 0], ego[:, 1])
+        sector = (jnp.arctan2(ego[:, 1], ego[:, 0]) / (2 * jnp.pi)) % 1.0 * self.num_bins  # [num], in [0, num_bins]
+        first = jnp.minimum(jnp.floor(sector), self.num_bins - 1)
+        if self.max_dist is None:
+            closeness = jnp.exp(-self.exp_gain * dist)
+        else:
+            closeness = jnp.maximum(0.0, self.max_dist - dist) / self.max_dist
+
+        step = (jnp.arange(self.num_bins, dtype=jnp.float32) - first[:, None]) % self.num_bins  # [num, num_bins], bins counted from the first
+        share = jnp.where(step == 0, 1.0, 0.0)
+        if self.alias:
+            place = (sector - first)[:, None]
+            share = jnp.where(step == 1, jnp.maximum(share, place), share)
+            share = jnp.where(step == self.num_bins - 1, jnp.maximum(share, 1.0 - place), share)
+        return jnp.max(closeness[:, None] * share, axis=0, initial=0.0)

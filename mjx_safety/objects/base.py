@@ -1,0 +1,83 @@
+"""What every kind of object has in common."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from mjx_safety.view import View
+
+Rectangle = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in metres."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where things may be put when a layout is drawn.
+
+    Attributes:
+      keepout: radius that no other thing's keepout circle may enter, metres.
+      rectangles: where the thing may lie; each is shrunk by `keepout` on all sides. Empty: the task's extents.
+      locations: fixed points (x, y), one for each of the first things of the kind.
+    """
+
+    keepout: float
+    rectangles: tuple[Rectangle, ...] = ()
+    locations: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self):
+        if self.keepout < 0:
+            raise ValueError(f"Placement.keepout is {self.keepout}; it must not be negative.")
+
+    def split(self, num: int) -> list["Placement"]:
+        """The placements of `num` single things: the first ones at the locations, the rest in the rectangles."""
+        at = [dataclasses.replace(self, locations=(location,)) for location in self.locations]
+        return at + [dataclasses.replace(self, locations=())] * (num - len(at))
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """A kind of object: how many, where, how large, whether the robot sees it and what it costs.
+
+    Subclasses fix the class attributes and the defaults, and say in `raw_costs` what they cost.
+
+    Attributes:
+      num: how many there are.
+      placement: where they may lie.
+      size: metres; radius or half-width, as the kind says.
+      constrained: whether they cost anything.
+      observed: whether the robot's lidar sees them.
+    """
+
+    num: int
+    placement: Placement
+    size: float
+    constrained: bool = True
+    observed: bool = True
+
+    name: ClassVar[str]  # plural, as in Safety Gym: names of costs, lidar and world arrays derive from it
+    rgba: ClassVar[tuple[float, float, float, float]]  # Safety Gym's colour
+    movable: ClassVar[bool] = False
+
+    def __post_init__(self):
+        kind = type(self).__name__
+        if self.num < 0:
+            raise ValueError(f"{kind}.num is {self.num}; it must be 0 or more.")
+        if self.size <= 0:
+            raise ValueError(f"{kind}.size is {self.size} m; it must be positive.")
+        if len(self.placement.locations) > self.num:
+            raise ValueError(f"{kind} has {len(self.placement.locations)} locations for {self.num} objects.")
+
+    @property
+    def height(self) -> float:
+        """Height of the centres above the floor, metres."""
+        raise NotImplementedError
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Names of the costs this kind can cause."""
+        raise NotImplementedError
+
+    def raw_costs(self, view: View) -> dict[str, jax.Array]:
+        """Costs before the indicator, float32 [] by name (the keys of `costs`)."""
+        raise NotImplementedError

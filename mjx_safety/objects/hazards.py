@@ -1,0 +1,28 @@
+"""Hazards: discs on the floor that cost while the robot's centre is inside."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mjx_safety.objects.base import Objects, Placement
+from mjx_safety.view import View
+
+
+@dataclasses.dataclass(frozen=True)
+class Hazards(Objects):
+    """Flat discs that nothing collides with (Safety Gym, section 4.2 "Hazards"; engine options `hazards_*`)."""
+
+    num: int = 1
+    placement: Placement = Placement(keepout=0.18)
+    size: float = 0.2
+    cost: float = 1.0
+
+    name = "hazards"
+    rgba = (0.0, 0.0, 1.0, 0.25)
+    height = 0.02
+    costs = ("cost_hazards",)
+
+    def raw_costs(self, view: View) -> dict[str, jax.Array]:
+        """Depth inside each disc, summed: cost * sum_i (size - d_i) where d_i <= size."""
+        return {"cost_hazards": self.cost * jnp.sum(jnp.maximum(0.0, self.size - view.distance(self.name)))}

@@ -1,0 +1,55 @@
+"""Task ids: `make`, `register`, `registered`."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from mjx_safety import suite
+from mjx_safety.env import Env
+from mjx_safety.task import Task
+
+_TASKS: dict[str, Task] = dict(suite.TASKS)
+
+
+def registered() -> tuple[str, ...]:
+    """Ids of all tasks, those of Safety Gym first."""
+    return tuple(_TASKS)
+
+
+def register(task_id: str, task: Task) -> None:
+    """Makes `task` known to `make` under `task_id`.
+
+    Raises:
+      TypeError: `task` is not a Task.
+      ValueError: the id is taken.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(f"register({task_id!r}, ...) got a {type(task).__name__}; it takes a mjx_safety.Task.")
+    if task_id in _TASKS:
+        raise ValueError(f"Task id {task_id!r} is taken; choose another one.")
+    _TASKS[task_id] = task
+
+
+def make(task_id: str, **overrides: Any) -> Env:
+    """The environment of a registered task.
+
+    Args:
+      task_id: such as "PointGoal1", or under its original name "Safexp-PointGoal1-v0".
+      **overrides: fields of `Task` to replace.
+
+    Raises:
+      ValueError: unknown id or field, or a value that the task does not allow; names the nearest match.
+    """
+    name = task_id.removeprefix("Safexp-").removesuffix("-v0") if task_id.startswith("Safexp-") else task_id
+    if name not in _TASKS:
+        raise ValueError(f"Unknown task {task_id!r}.{_nearest(name, _TASKS)} Known tasks: {', '.join(_TASKS)}.")
+    fields = [field.name for field in dataclasses.fields(Task)]
+    for field in overrides:
+        if field not in fields:
+            raise ValueError(f"Task has no field {field!r}.{_nearest(field, fields)} Fields: {', '.join(fields)}.")
+    return Env(dataclasses.replace(_TASKS[name], **overrides))
+
+
+def _nearest(word: str, known: Any) -> str:
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,80 @@
+"""A conditional that stays a conditional under `vmap`: only the environments that need the work do it.
+
+`jax.lax.cond` becomes a select when it is batched, so every environment pays for both branches. Most of what an
+environment step may have to do is rare: a new episode, a new goal, a collision. `cond` gathers the environments
+whose predicate holds into small chunks, runs the function on one chunk after the other in a `while_loop`, and
+scatters the results back. With nothing to do the loop does not run at all.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+
+def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int) -> Any:
+    """`fn(*args)` where `pred` holds, else `otherwise`.
+
+    Args:
+      pred: bool [], one environment's predicate; users batch with `vmap`, once or nested.
+      fn: pure function of one environment; it must not close over traced values.
+      args: pytree of the function's arguments.
+      otherwise: pytree with the structure, shapes and dtypes of `fn`'s result.
+      fraction: a batch of N is worked off in chunks of about N / fraction: about the share that needs the work.
+
+    Returns:
+      A pytree like `otherwise`.
+    """
+
+    @custom_vmap
+    def batch(pred, args, otherwise):
+        return _by_chunks(pred, fn, args, otherwise, fraction)
+
+    @batch.def_vmap
+    def _(axis_size, in_batched, *operands):
+        operands = _broadcast(axis_size, in_batched, operands)
+        flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), operands)
+        out = batch(*flat)
+        return jax.tree.map(lambda x: x.reshape((axis_size, -1, *x.shape[1:])), out), jax.tree.map(lambda _: True, out)
+
+    @custom_vmap
+    def single(pred, args, otherwise):
+        return jax.lax.cond(pred, lambda: fn(*args), lambda: otherwise)
+
+    @single.def_vmap
+    def _(axis_size, in_batched, *operands):
+        out = batch(*_broadcast(axis_size, in_batched, operands))
+        return out, jax.tree.map(lambda _: True, out)
+
+    return single(pred, args, otherwise)
+
+
+def _broadcast(axis_size: int, in_batched: Any, operands: Any) -> Any:
+    def one(batched, x):
+        return x if batched else jnp.broadcast_to(x, (axis_size, *jnp.shape(x)))
+
+    return jax.tree.map(one, tuple(in_batched), tuple(operands))
+
+
+def _by_chunks(pred, fn, args, otherwise, fraction):
+    num = pred.shape[0]
+    chunk = max(1, -(-num // fraction))
+    count = pred.sum(dtype=jnp.int32)
+    # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
+    rows = jnp.nonzero(pred, size=num, fill_value=num)[0].astype(jnp.int32)
+    rows = jnp.concatenate([rows, jnp.full(chunk, num, jnp.int32)])
+
+    def more(carry):
+        return carry[0] < count
+
+    def work(carry):
+        start, result = carry
+        picked = jax.lax.dynamic_slice(rows, (start,), (chunk,))
+        gathered = jax.tree.map(lambda x: jnp.take(x, picked, axis=0, mode="clip"), args)
+        out = jax.vmap(fn)(*gathered)
+        result = jax.tree.map(lambda r, o: r.at[picked].set(o, mode="drop"), result, out)
+        return start + chunk, result
+
+    return jax.lax.while_loop(more, work, (jnp.int32(0), otherwise))[1]

@@ -1,0 +1,28 @@
+"""What objects and objectives may see of the world."""
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class View:
+    """The world after a step, in the world frame and SI units; small enough to write by hand in a test.
+
+    Attributes:
+      robot_pos: float32 [3], origin of the robot's body.
+      robot_mat: float32 [3, 3], rotation from robot to world.
+      pos: positions of each kind of thing, float32 [num, 3], by name: "goal", "hazards", "vases", ...
+      linvel: velocities of the kinds that move, float32 [num, 3].
+      contacts: robot's contact points with each object of the kinds that collide, float32 [num].
+    """
+
+    robot_pos: jax.Array
+    robot_mat: jax.Array
+    pos: dict[str, jax.Array]
+    linvel: dict[str, jax.Array]
+    contacts: dict[str, jax.Array]
+
+    def distance(self, kind: str) -> jax.Array:
+        """Distances on the floor from the robot to every thing of a kind, float32 [num]."""
+        offset = self.pos[kind] - self.robot_pos
+        return (offset[:, 0] ** 2 + offset[:, 1] ** 2) ** 0.5
