@@ -9,6 +9,7 @@ acceleration, so the coupling is one-way. The robot moves first; then each box s
   on a lone box in C MuJoCo (`floor_friction`).
 """
 
+import math
 from typing import NamedTuple
 
 import flax.struct
@@ -47,6 +48,11 @@ class Shape(NamedTuple):
     half: tuple[float, float]  # (0, 0) for a disc
     radius: float  # 0 for a rectangle
     points: int  # MuJoCo's contact points for each of the two that the plane shows: 2 where box meets upright box
+
+
+def radius(outline: tuple[Shape, ...]) -> float:
+    """Radius round the robot's origin of the circle that holds its outline, metres."""
+    return max(math.hypot(*shape.centre) + max(shape.radius, math.hypot(*shape.half)) for shape in outline)
 
 
 class Trajectory(NamedTuple):

@@ -19,14 +19,17 @@ class Robot:
       name: as in task ids.
       asset: file name of the MJCF under `mjx_safety/assets`.
       height: height of the body's origin in its default pose, metres.
+      planar: whether it only slides and turns (joints: slides x and y, hinge z), so that its free motion has the closed
+        form of `PlanarBody`; otherwise MJX computes it.
     """
 
     name: str
     asset: str
     height: float
+    planar: bool = False
 
 
-POINT = Robot(name="Point", asset="point.xml", height=0.1)
+POINT = Robot(name="Point", asset="point.xml", height=0.1, planar=True)
 
 
 @dataclasses.dataclass(frozen=True)
