@@ -296,13 +296,13 @@ class Env:
 
     def _costs(self, view: View, failed: jax.Array) -> dict[str, jax.Array]:
         """Costs by name and their sum as "cost"; each is 1 if it is positive, with the indicator on."""
-        costs = {"cost_exception": jnp.where(failed, 1.0, 0.0)}
+        costs = {"cost_exception": failed.astype(jnp.float32)}
         for kind in self.task.objects:
             if kind.constrained:
                 costs |= kind.raw_costs(view)
         costs["cost"] = sum(costs.values(), start=jnp.zeros(()))
         if self.task.indicator:
-            costs = {name: jnp.where(cost > 0, 1.0, 0.0) for name, cost in costs.items()}
+            costs = {name: (cost > 0).astype(jnp.float32) for name, cost in costs.items()}
         return costs
 
     def _readings(self, view: View, physics: PhysicsState, qacc: jax.Array) -> dict[str, jax.Array]:

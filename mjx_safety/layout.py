@@ -61,7 +61,7 @@ class Layout:
                 position, valid = _first_valid(candidates, placed, apart)
                 return placed.at[index].set(position), valid
 
-            nowhere = jnp.full((self.num, 2), _FAR)
+            nowhere = jnp.full((self.num, 2), _FAR, jnp.float32)
             positions, valid = jax.lax.scan(place, nowhere, (jnp.arange(self.num), candidates, apart))
             return positions, valid.all()
 

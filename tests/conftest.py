@@ -1,0 +1,66 @@
+"""Strict JAX, a compilation cache that outlives the run, and environments compiled once for all tests of a worker."""
+
+import functools
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mjx_safety
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettempdir()) / "mjx_safety_test_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+class Compiled:
+    """An environment with its functions compiled: single ones and batched ones."""
+
+    def __init__(self, task_id: str):
+        self.env = mjx_safety.make(task_id)
+        self.reset = jax.jit(self.env.reset)
+        self.step = jax.jit(self.env.step)
+        self.resets = jax.jit(jax.vmap(self.env.reset))
+        self.steps = jax.jit(jax.vmap(self.env.step))
+        self.set_world = jax.jit(self.env.set_world)
+        self.get_world = jax.jit(self.env.get_world)
+
+
+@functools.cache
+def compiled(task_id: str) -> Compiled:
+    return Compiled(task_id)
+
+
+@pytest.fixture(params=["PointGoal0", "PointGoal1", "PointGoal2"])
+def goal(request) -> Compiled:
+    return compiled(request.param)
+
+
+@pytest.fixture
+def goal1() -> Compiled:
+    return compiled("PointGoal1")
+
+
+@pytest.fixture
+def goal2() -> Compiled:
+    return compiled("PointGoal2")
+
+
+@pytest.fixture(scope="session")
+def windows() -> dict[str, dict[str, np.ndarray]]:
+    """Recordings by task and name; see golden/README.md."""
+    tasks: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in np.load(GOLDEN / "windows.npz").items():
+        task, _, name = name.partition(".")
+        tasks.setdefault(task, {})[name] = array
+    return tasks
+
+
+def actions(key: int, *shape: int) -> jax.Array:
+    """Uniform random actions."""
+    return jax.random.uniform(jax.random.key(key), (*shape, 2), minval=-1.0, maxval=1.0, dtype=jnp.float32)

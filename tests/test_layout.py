@@ -1,0 +1,111 @@
+"""Layouts: the original's distribution, keepouts, fixed places, and what happens where there is no room."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import mjx_safety
+from mjx_safety.layout import Layout
+from mjx_safety.objects import Hazards, Placement
+from tests.conftest import GOLDEN, compiled
+
+EXTENTS = (-1.0, -1.0, 1.0, 1.0)
+
+
+@pytest.fixture(params=[0, 1, 2], scope="module")
+def drawn(request):
+    """2,000 layouts of ours and of the original, by kind: float [2000, num, 2]."""
+    env = compiled(f"PointGoal{request.param}").env
+    worlds = jax.jit(jax.vmap(lambda key: env.get_world(env.reset(key))))(jax.random.split(jax.random.key(3), 2000))
+    ours = {"robot": worlds["robot_pos"][:, None], "goal": worlds["goal_pos"][:, None]}
+    ours |= {kind.name[:-1]: worlds[f"{kind.name}_pos"] for kind in env.task.objects}
+    golden = {
+        name.removeprefix(f"Goal{request.param}."): array / 1e4 - 2.0
+        for name, array in np.load(GOLDEN / "layouts.npz").items()
+        if name.startswith(f"Goal{request.param}.")
+    }
+    return {name: np.asarray(array)[..., :2] for name, array in ours.items()}, golden
+
+
+def test_layouts_are_distributed_as_the_original_s(drawn):
+    ours, golden = drawn
+    assert set(ours) == set(golden)
+    for kind in golden:
+        for thing in {0, golden[kind].shape[1] - 1}:  # things of one layout depend on each other: one a sample
+            a, b = (x[kind][:, thing] for x in (ours, golden))
+            far_a, far_b = (np.linalg.norm(x[kind][:, thing] - x["robot"][:, 0], axis=-1) for x in (ours, golden))
+            for first, second in ((a[:, 0], b[:, 0]), (a[:, 1], b[:, 1]), (far_a, far_b)):
+                assert kind == "robot" and first is far_a or stats.ks_2samp(first, second).pvalue > 1e-3, (kind, thing)
+
+
+def test_nothing_enters_a_keepout(goal):
+    env = goal.env
+    worlds = jax.vmap(env.get_world)(goal.resets(jax.random.split(jax.random.key(4), 2000)))
+    task = env.task
+    things = [(np.asarray(worlds["robot_pos"])[:, None, :2], task.robot_placement.keepout)]
+    things += [(np.asarray(worlds["goal_pos"])[:, None, :2], task.objective.placement.keepout)]
+    things += [(np.asarray(worlds[f"{kind.name}_pos"])[..., :2], kind.placement.keepout) for kind in task.objects]
+    pos = np.concatenate([pos for pos, _ in things], axis=1)
+    keepout = np.concatenate([np.full(pos.shape[1], keepout) for pos, keepout in things])
+    apart = np.linalg.norm(pos[:, :, None] - pos[:, None], axis=-1)
+    least = keepout[:, None] + keepout - 1e-5
+    assert (apart >= least)[:, ~np.eye(len(keepout), dtype=bool)].all()
+
+
+def test_reset_costs_nothing(goal):
+    states = goal.resets(jax.random.split(jax.random.key(5), 5000))
+    view_costs = jax.vmap(lambda s: goal.env.step(s, jnp.zeros(2)).cost)
+    assert not np.asarray(states.cost).any()
+    # The first step at rest, from the same place: what a reset would have cost.
+    assert np.asarray(jax.jit(view_costs)(states)).mean() < 1e-3
+
+
+spots = st.lists(st.floats(0.0, 0.25), min_size=1, max_size=6)
+
+
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(spots, st.integers(0, 2**31 - 1))
+def test_any_valid_layout_keeps_its_distances(keepouts, seed):
+    layout = Layout([Placement(keepout) for keepout in keepouts], EXTENTS, margin=0.01)
+    positions, valid = jax.device_get(layout.sample(jax.random.key(seed)))
+    assert valid
+    for i, a in enumerate(keepouts):
+        assert (np.abs(positions[i]) <= 1 - a + 1e-6).all()
+        for j, b in enumerate(keepouts[:i]):
+            assert np.linalg.norm(positions[i] - positions[j]) >= a + b + 0.01 - 1e-6
+
+
+def test_a_thing_is_placed_anew_among_the_others():
+    layout = Layout([Placement(0.4), Placement(0.3)], EXTENTS, margin=0.0)
+    positions = jnp.array([[0.5, 0.5], [-0.5, -0.5]])
+    places, valid = jax.vmap(lambda key: layout.resample(key, 1, positions))(jax.random.split(jax.random.key(0), 500))
+    assert np.asarray(valid).all()
+    assert np.linalg.norm(np.asarray(places) - 0.5, axis=-1).min() >= 0.7 - 1e-6
+    assert np.linalg.norm(np.asarray(places) + 0.5, axis=-1).min() < 0.1  # its own old place is free
+
+
+def test_a_full_world_is_reported():
+    layout = Layout([Placement(0.9), Placement(0.05)], EXTENTS, margin=1.0)
+    _, valid = layout.resample(jax.random.key(0), 1, jnp.zeros((2, 2)))
+    assert not valid
+
+
+def test_fixed_places_and_rectangles_are_kept():
+    two = Placement(0.1, rectangles=((-1.0, -1.0, -0.5, -0.5), (0.5, 0.5, 1.0, 1.0)))
+    at = Placement(0.1, locations=((0.2, -0.3),))
+    layout = Layout([*at.split(1), two], EXTENTS, margin=0.0)
+    positions, valid = jax.vmap(layout.sample)(jax.random.split(jax.random.key(1), 1000))
+    assert np.asarray(valid).all()
+    np.testing.assert_allclose(positions[:, 0], np.tile([0.2, -0.3], (1000, 1)), atol=1e-6)
+    free = np.asarray(positions[:, 1])
+    assert ((np.abs(free) >= 0.6 - 1e-6) & (np.abs(free) <= 0.9 + 1e-6)).all()
+    assert 0.4 < (free[:, 0] > 0).mean() < 0.6  # equal areas, equal shares
+
+
+def test_no_room_for_a_keepout_is_an_error():
+    with pytest.raises(ValueError, match="leaves no place for a keepout of 0.4 m"):
+        mjx_safety.make("PointGoal0", objects=(Hazards(1),), extents=(-0.1, -0.1, 0.1, 0.1))

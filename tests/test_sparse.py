@@ -1,0 +1,70 @@
+"""`sparse.cond` equals `jax.lax.cond`, batched or not, and does no work that nobody needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_safety import sparse
+
+
+def root(x, y):
+    return {"value": jnp.sqrt(x) + y[0], "key": jax.random.fold_in(jax.random.key(0), 7)}
+
+
+def sparse_root(pred, x, y):
+    otherwise = {"value": -x, "key": jax.random.key(1)}
+    return sparse.cond(pred, root, (x, y), otherwise=otherwise, fraction=3)
+
+
+def expected(pred, x, y):
+    return np.where(pred, np.sqrt(x) + y[..., 0], -x)
+
+
+def data(*shape):
+    rng = np.random.default_rng(0)
+    pred = rng.random(shape) < 0.4
+    return pred, rng.random(shape).astype(np.float32), rng.random((*shape, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 5), (2, 3, 4)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_equals_a_select_at_every_depth_of_vmap(shape, compiled):
+    pred, x, y = data(*shape)
+    fn = sparse_root
+    for _ in shape:
+        fn = jax.vmap(fn)
+    got = (jax.jit(fn) if compiled else fn)(jnp.asarray(pred), jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(got["value"], expected(pred, x, y), rtol=1e-6)
+    keys = jax.random.key_data(got["key"])
+    chosen = np.where(pred[..., None], jax.random.key_data(root(1.0, jnp.zeros(2))["key"]), [0, 1])
+    np.testing.assert_array_equal(keys, chosen)
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_none_and_all(all_of_them):
+    _, x, y = data(10)
+    pred = np.full(10, all_of_them)
+    got = jax.vmap(sparse_root)(jnp.asarray(pred), jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(got["value"], expected(pred, x, y), rtol=1e-6)
+
+
+def test_arguments_shared_by_the_batch():
+    pred, x, _ = data(6)
+    y = np.array([2.0, 3.0], np.float32)
+    got = jax.vmap(sparse_root, in_axes=(0, 0, None))(jnp.asarray(pred), jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(got["value"], np.where(pred, np.sqrt(x) + 2.0, -x), rtol=1e-6)
+
+
+def test_works_off_only_the_rows_in_need():
+    calls = []
+
+    def noted(x):
+        jax.debug.callback(lambda value: calls.append(float(value)), x)
+        return x + 1
+
+    pred = jnp.arange(12) % 4 == 1  # 3 of 12, in chunks of 12 / 4 = 3
+    out = jax.vmap(lambda p, x: sparse.cond(p, noted, (x,), otherwise=x, fraction=4))(pred, jnp.arange(12.0))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(out, np.arange(12.0) + np.asarray(pred))
+    assert sorted(calls) == [1.0, 5.0, 9.0]
