@@ -1,0 +1,184 @@
+"""Settings of a training run: one frozen dataclass, three presets, checks that run before anything is compiled."""
+
+import dataclasses
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from agents.lagrange import LAWS
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """PPO-Lagrangian settings. The defaults are the `cpu` preset."""
+
+    total_steps: int = 8_000_000
+    """Environment steps per agent; rounded down to whole updates of num_envs x num_steps."""
+    num_envs: int = 512
+    """Environments stepped together, per agent."""
+    num_steps: int = 64
+    """Steps per environment between updates."""
+    seeds: tuple[int, ...] = (0,)
+    """One agent per seed and cost limit, all trained together in one program."""
+    cost_limits: Annotated[tuple[float, ...], tyro.conf.arg(aliases=("--cost-limit",))] = (25.0,)
+    """Allowed cost per episode."""
+
+    num_epochs: int = 4
+    """Passes over the batch per update."""
+    num_minibatches: int = 8
+    """Minibatches per pass; must divide num_envs x num_steps."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Hidden layers of each of the three networks."""
+    lr: float = 3e-4
+    """Adam step size of the policy."""
+    critic_lr: float = 3e-4
+    """Adam step size of both critics."""
+    max_grad_norm: float | None = 1.0
+    """Gradient norm at which each network's gradient is clipped; None for no clipping."""
+    gamma: float = 0.99
+    """Discount of rewards and costs."""
+    gae_lambda: float = 0.97
+    """Trace decay of both advantage estimates."""
+    clip_eps: float = 0.2
+    """PPO's clipping range of the probability ratio."""
+    target_kl: float = 0.015
+    """The policy stops learning for the rest of the update once KL(new || old) passes this."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    normalize_obs: bool = True
+    """Scale observations by their running mean and standard deviation."""
+
+    multiplier: str = "pid"
+    """Law of the Lagrange multiplier: pid or adam."""
+    multiplier_init: float = 1.0
+    """The multiplier at the start."""
+    pid_kp: float = 0.5
+    """PID: gain of the averaged error, in units of 10 cost."""
+    pid_ki: float = 0.02
+    """PID: gain of the integral per 32,768 environment steps."""
+    pid_kd: float = 1.0
+    """PID: gain of a rising averaged error per 32,768 environment steps."""
+    pid_ema: float = 0.9
+    """PID: decay of the averaged error over 32,768 environment steps."""
+    dual_lr: float = 0.05
+    """Adam law: step of the raw multiplier per 30,000 environment steps."""
+
+    updates_per_chunk: int = 5
+    """Updates per compiled call; after each call metrics are written and the state is saved. No effect on results."""
+    eval_episodes: int = 100
+    """Evaluation episodes after training, with sampled and with mean actions; 0 for none."""
+    video_steps: int = 400
+    """Length of the video after training; 0 for none."""
+
+    def __post_init__(self):
+        for field in ("seeds", "cost_limits", "hidden_sizes"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))  # JSON and users bring lists
+
+    @property
+    def batch_size(self) -> int:
+        """Environment steps per update and agent."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run."""
+        return self.total_steps // self.batch_size
+
+    @property
+    def agents(self) -> list[tuple[int, float]]:
+        """(seed, cost limit) of every agent, in the order of the agent axis."""
+        return [(seed, cost_limit) for cost_limit in self.cost_limits for seed in self.seeds]
+
+
+PRESETS = {
+    # Reached 20 return at 25 cost on PointGoal1 within minutes on two CPU cores.
+    "cpu": Config(),
+    # Few, large updates: a GPU is bound by kernel launches, not by rows.
+    "gpu": Config(
+        total_steps=100_000_000,
+        num_envs=8192,
+        num_steps=32,
+        num_minibatches=16,
+        hidden_sizes=(256, 256),
+        updates_per_chunk=20,
+    ),
+    # safety-starter-agents (Ray, Achiam and Amodei 2019), its 80 full-batch passes cut into minibatches.
+    "paper": Config(
+        total_steps=10_000_000,
+        num_envs=1024,
+        num_steps=32,
+        num_epochs=20,
+        num_minibatches=4,
+        hidden_sizes=(256, 256),
+        critic_lr=1e-3,
+        max_grad_norm=None,
+        target_kl=0.012,
+        normalize_obs=False,
+        multiplier="adam",
+    ),
+}
+
+
+def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """`name` if it is allowed, else a ValueError that lists the choices and the nearest one."""
+    allowed = list(allowed)
+    if name in allowed:
+        return name
+    near = difflib.get_close_matches(str(name), allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(allowed)}{hint}")
+
+
+def preset(name: str | None = None, **overrides: Any) -> Config:
+    """A preset with some fields replaced; without a name `gpu` on an accelerator and `cpu` elsewhere."""
+    name = name or ("cpu" if jax.default_backend() == "cpu" else "gpu")
+    for field in overrides:
+        choose("setting", field, (f.name for f in dataclasses.fields(Config)))
+    return dataclasses.replace(PRESETS[choose("preset", name, PRESETS)], **overrides)
+
+
+def _check(config: Config, fields: str, kind: type, low: float, high: float, what: str, open_low: bool = False) -> None:
+    for field in fields.split():
+        given = getattr(config, field)
+        for value in given if isinstance(given, tuple | list) else (given,):
+            number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not low <= value <= high or (open_low and value == low):
+                raise ValueError(f"{field} must be {what}, got {value!r}")
+
+
+def validate(config: Config) -> None:
+    """Raise a ValueError that names the first setting that is out of range or does not fit the others."""
+    integer, real, inf = numbers.Integral, numbers.Real, math.inf
+    counts = "total_steps num_envs num_steps num_epochs num_minibatches updates_per_chunk hidden_sizes"
+    _check(config, counts, integer, 1, inf, "a positive integer")
+    _check(config, "eval_episodes video_steps", integer, 0, inf, "zero or a positive integer")
+    _check(config, "seeds", integer, 0, 2**32 - 1, "an integer from 0 to 2**32 - 1")
+    positive = "lr critic_lr clip_eps target_kl" + (" max_grad_norm" if config.max_grad_norm is not None else "")
+    _check(config, positive, real, 0, inf, "a positive number", open_low=True)
+    _check(config, "gamma gae_lambda pid_ema", real, 0, 1, "a number from 0 to 1")
+    gains = "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr cost_limits"
+    _check(config, gains, real, 0, inf, "zero or a positive number")
+    if not isinstance(config.normalize_obs, bool):
+        raise ValueError(f"normalize_obs must be True or False, got {config.normalize_obs!r}")
+    choose("multiplier law", config.multiplier, LAWS)
+    if config.multiplier == "adam" and config.multiplier_init == 0:
+        raise ValueError("multiplier_init must be a positive number with the adam law, got 0")
+    for field in ("seeds", "cost_limits"):
+        values = getattr(config, field)
+        if not values or len(set(values)) != len(values):
+            raise ValueError(f"{field} needs at least one value and no repeats, got {values}")
+    if config.batch_size % config.num_minibatches:
+        raise ValueError(
+            f"num_minibatches={config.num_minibatches} does not divide the batch of num_envs x num_steps = "
+            f"{config.num_envs} x {config.num_steps} = {config.batch_size} steps"
+        )
+    if config.total_steps < config.batch_size:
+        raise ValueError(
+            f"total_steps={config.total_steps} is less than one update of num_envs x num_steps = "
+            f"{config.batch_size} steps: raise it, or lower num_envs or num_steps"
+        )

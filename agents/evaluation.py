@@ -1,0 +1,111 @@
+"""Episodes under a frozen policy, with sampled and with mean actions, and what they add up to."""
+
+import functools
+import json
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agents.policy import Policy
+
+if TYPE_CHECKING:
+    from mjx_safety import Env
+
+MODES = ("stochastic", "deterministic")
+Episodes = dict[str, np.ndarray]  # "return", "cost", "goals" and "length", each [episodes]
+
+
+def _run(env: "Env", episodes: int, frames: int, policies: Policy, key: jax.Array, noise_scales: jax.Array) -> Any:
+    """Totals [agents, modes, episodes], and the states [agents, modes, frames] of each mode's first episode."""
+
+    def mode(policy: Policy, noise_scale: jax.Array) -> Any:
+        reset_key, act_key = jax.random.split(key)  # the same layouts for every agent and mode
+        states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+        zeros = jnp.zeros(episodes, jnp.float32)
+        totals = {"return": zeros, "cost": zeros, "goals": zeros, "length": zeros}
+
+        def step(carry: Any, key: jax.Array) -> Any:
+            states, totals, alive = carry
+            mean = policy(states.obs)
+            noise = jax.random.normal(key, mean.shape, jnp.float32)
+            states = jax.vmap(env.step)(states, mean + noise_scale * jnp.exp(policy.log_std) * noise)
+            goals = states.goal_met.astype(jnp.float32)
+            gains = {"return": states.reward, "cost": states.cost, "goals": goals, "length": jnp.ones_like(zeros)}
+            totals = {name: total + jnp.where(alive, gains[name], 0.0) for name, total in totals.items()}
+            alive &= ~(states.terminated | states.truncated)
+            return (states, totals, alive), jax.tree.map(lambda x: x[0], states)
+
+        start = states, totals, jnp.ones(episodes, bool)
+        keys = jax.random.split(act_key, env.task.num_steps)
+        (_, totals, _), first = jax.lax.scan(step, start, keys)
+        return totals, jax.tree.map(lambda x: x[:frames], first)
+
+    return jax.vmap(lambda policy: jax.vmap(lambda scale: mode(policy, scale))(noise_scales))(policies)
+
+
+def run_episodes(
+    env: "Env", policies: Policy, key: jax.Array, episodes: int, modes: tuple[str, ...] = MODES, frames: int = 0
+) -> tuple[list[dict[str, Episodes]], Any]:
+    """Run whole episodes from fresh layouts, all in one compiled program.
+
+    Args:
+        env: a single environment.
+        policies: leaves [agents, ...].
+        key: typed random key; every agent and mode meets the same layouts.
+        episodes: number of episodes per agent and mode.
+        modes: "stochastic" samples actions, "deterministic" takes their mean.
+        frames: how many states of the first episode to keep for a video.
+
+    Returns:
+        Per agent and mode the episodes, and the first agent's states [frames] under the first mode.
+    """
+    noise_scales = jnp.array([1.0 if mode == "stochastic" else 0.0 for mode in modes], jnp.float32)
+    totals, first = jax.jit(functools.partial(_run, env, episodes, frames))(policies, key, noise_scales)
+    totals = jax.device_get(totals)
+    num_agents = len(policies.log_std)
+    agents = [
+        {mode: {name: total[a, m] for name, total in totals.items()} for m, mode in enumerate(modes)}
+        for a in range(num_agents)
+    ]
+    length = int(totals["length"][0, 0, 0])
+    return agents, jax.tree.map(lambda x: x[0, 0, :length], first)
+
+
+def summarize(episodes: Episodes, cost_limit: float) -> dict[str, float]:
+    """Means, standard deviations and 95 % confidence half-widths (1.96 standard errors) over episodes."""
+    summary: dict[str, float] = {"episodes": len(episodes["return"])}
+    for name, values in episodes.items():
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        summary |= {
+            name: float(np.mean(values)),
+            f"{name}_std": std,
+            f"{name}_ci95": 1.96 * std / len(values) ** 0.5,
+        }
+    return summary | {"within_limit": float(np.mean(episodes["cost"] <= cost_limit))}
+
+
+def report(agents: list[dict[str, Any]]) -> str:
+    """The evaluation as a plain table.
+
+    Args:
+        agents: per agent its "seed", "cost_limit", "cost_rate" and, under each mode, a summary.
+    """
+    header = ("seed", "limit", "actions", "episodes", "return", "cost", "goals", "within limit", "training cost rate")
+    rows: list[tuple[str, ...]] = [header]
+    for agent in agents:
+        for mode, actions in zip(MODES, ("sampled", "mean"), strict=True):
+            if mode in agent:
+                s = agent[mode]
+                spread = [f"{s[name]:.1f} ± {s[name + '_ci95']:.1f}" for name in ("return", "cost", "goals")]
+                start = (str(agent["seed"]), f"{agent['cost_limit']:g}", actions, str(s["episodes"]))
+                rows.append((*start, *spread, f"{s['within_limit']:.0%}", f"{agent['cost_rate']:.4f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "(± 95 % confidence interval of the mean)"])
+
+
+def write(path: Any, task: str | None, agents: list[dict[str, Any]]) -> None:
+    """Write evaluation.json."""
+    path.write_text(json.dumps({"task": task, "agents": agents}, indent=2) + "\n")

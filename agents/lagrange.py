@@ -1,0 +1,90 @@
+"""Laws that move the Lagrange multiplier from the measured episode cost, once per update.
+
+A law is a pair `init(hyper) -> state` and `update(state, episode_cost, num_steps, hyper) -> state`; every state has a
+`multiplier`. Updates of different batch sizes are compared by the environment steps they span, so that a run with
+large batches integrates a violation as fast as one with small batches.
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+if TYPE_CHECKING:
+    from agents.ppo_lagrangian import Hyper
+
+COST_SCALE = 10.0  # costs are divided by it before the gains apply: Stooke, Achiam and Abbeel 2020, published code
+PID_STEPS = 32_768  # environment steps per update that the PID gains are stated for
+MULTIPLIER_MAX = 100.0  # same source
+ADAM_STEPS = 30_000  # environment steps per update in safety-starter-agents
+
+
+@struct.dataclass
+class PIDState:
+    """State of the PID law: all float32 []."""
+
+    multiplier: jax.Array
+    integral: jax.Array
+    error: jax.Array  # exponential moving average of (episode cost - limit) / COST_SCALE
+
+
+def init_pid(hyper: "Hyper") -> PIDState:
+    """The integral starts at `hyper.multiplier_init`, the averaged error at 0."""
+    return PIDState(hyper.multiplier_init, integral=hyper.multiplier_init, error=jnp.float32(0.0))
+
+
+def update_pid(state: PIDState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> PIDState:
+    """Stooke, Achiam and Abbeel 2020, algorithm 2: lambda = (K_P e + I + K_D [de/dt]+)+, I = (I + K_I e dt)+.
+
+    The proportional and derivative terms use an exponential average of the error, the integral the error itself.
+    Time is counted in units of PID_STEPS environment steps: the integral advances by K_I e dt, the average decays by
+    pid_ema ** dt and the derivative is divided by dt, with dt = num_steps / PID_STEPS. Under a constant error any
+    split of the same steps into updates thus ends in the same integral and average.
+
+    Args:
+        episode_cost: float32 []; estimated undiscounted cost of one episode.
+        num_steps: environment steps since the previous update.
+    """
+    dt = num_steps / PID_STEPS
+    violation = (episode_cost - hyper.cost_limit) / COST_SCALE
+    decay = hyper.pid_ema**dt
+    error = decay * state.error + (1.0 - decay) * violation
+    rise = jnp.maximum((error - state.error) / dt, 0.0)
+    integral = jnp.clip(state.integral + hyper.pid_ki * violation * dt, 0.0, MULTIPLIER_MAX)
+    multiplier = jnp.clip(hyper.pid_kp * error + integral + hyper.pid_kd * rise, 0.0, MULTIPLIER_MAX)
+    return PIDState(multiplier, integral, error)
+
+
+@struct.dataclass
+class AdamState:
+    """State of the softplus-Adam law: multiplier = softplus(raw), float32 []."""
+
+    multiplier: jax.Array
+    raw: jax.Array
+    opt_state: optax.OptState
+
+
+_adam = optax.scale_by_adam()
+
+
+def init_adam(hyper: "Hyper") -> AdamState:
+    """raw = softplus^-1(multiplier_init)."""
+    raw = jnp.log(jnp.expm1(hyper.multiplier_init))
+    return AdamState(hyper.multiplier_init, raw, _adam.init(raw))
+
+
+def update_adam(state: AdamState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> AdamState:
+    """safety-starter-agents: Adam on the raw parameter under the loss -raw (J_C - limit).
+
+    Adam's step does not depend on the size of the violation, so its length is `dual_lr` per ADAM_STEPS environment
+    steps. Arguments as in `update_pid`.
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by integer step counts
+        direction, opt_state = _adam.update(hyper.cost_limit - episode_cost, state.opt_state)
+    raw = state.raw - hyper.dual_lr * (num_steps / ADAM_STEPS) * jnp.asarray(direction)
+    return AdamState(jax.nn.softplus(raw), raw, opt_state)
+
+
+LAWS = {"pid": (init_pid, update_pid), "adam": (init_adam, update_adam)}

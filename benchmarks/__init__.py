@@ -1,0 +1,1 @@
+"""Benchmarks of mjx_safety; run them from a checkout."""

@@ -1,0 +1,56 @@
+"""The yardstick: what a task's scene costs in C MuJoCo on all cores, without any Python around the physics."""
+
+import os
+from collections.abc import Callable
+
+import jax
+import mujoco
+import mujoco.rollout
+import numpy as np
+
+from mjx_safety import Env
+from mjx_safety.scene import robot_spec
+
+CONDIM = 6  # Safety Gym's contacts: sliding, torsional and rolling friction
+DENSITY = 0.001  # kg/m^3, Safety Gym's vases
+LENGTH = 20  # environment steps of a rollout: long enough to hide its start, short enough to stay near the layout
+
+
+def scene_model(env: Env) -> mujoco.MjModel:
+    """A layout of the task as the original simulates it: the robot and free boxes on a floor, float64.
+
+    Hazards and goals touch nothing and are left out, as are lidar, rewards and costs: this flatters C.
+    """
+    world = jax.device_get(jax.jit(lambda key: env.get_world(env.reset(key)))(jax.random.key(0)))
+    spec = robot_spec(env.task.robot)
+    spec.body("robot").pos = world["robot_pos"]
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5.0, 5.0, 0.1], condim=CONDIM)
+    for kind in env.task.movers:
+        for pos, quat in zip(world[f"{kind.name}_pos"], world[f"{kind.name}_quat"], strict=True):
+            box = spec.worldbody.add_body(pos=pos, quat=quat)
+            box.add_freejoint()
+            box.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[kind.size] * 3, density=DENSITY, condim=CONDIM)
+    return spec.compile()
+
+
+def rollouts(env: Env) -> tuple[int, Callable[[int], None]]:
+    """Rollouts of the scene under random actions.
+
+    Returns:
+      Environment steps of one unit of work, and a function that does a number of units on all cores.
+    """
+    model, threads = scene_model(env), os.cpu_count() or 1
+    batch = 16 * threads
+    data = [mujoco.MjData(model) for _ in range(threads)]
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    start = np.empty(mujoco.mj_stateSize(model, full))
+    mujoco.mj_getState(model, data[0], start, full)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (batch, LENGTH, model.nu))
+    control = actions.repeat(env.task.frame_skip, axis=1)
+    pool = mujoco.rollout.Rollout(nthread=threads)
+
+    def work(units: int) -> None:
+        for _ in range(units):
+            pool.rollout(model, data, np.tile(start, (batch, 1)), control)
+
+    return batch * LENGTH, work

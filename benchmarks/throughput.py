@@ -1,0 +1,176 @@
+"""Environment steps per second of stepping and of training, beside C MuJoCo in the same run.
+
+    python -m benchmarks.throughput --tasks PointGoal1 PointGoal2 --num-envs 256 1024 4096
+
+For every task and batch size: stepping under random actions with auto-reset, the same without it (what resets cost),
+the trainer's compiled update, and C MuJoCo on all cores. Rounds of the four alternate, so that a busy machine slows
+them alike. Compile time is left out of the rates and reported beside them.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import mjx_safety
+from benchmarks import c_mujoco, programs
+from benchmarks.programs import Program
+
+STEPPING, NO_AUTO_RESET, TRAINING, C_MUJOCO = "stepping", "no_auto_reset", "training", "c_mujoco"
+PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "mjx_safety"
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to measure."""
+
+    tasks: tuple[str, ...] = ("PointGoal1", "PointGoal2")
+    """Registered ids."""
+    num_envs: tuple[int, ...] = (256, 1024, 4096)
+    """Batch sizes; a GPU is filled by 16384 and more."""
+    training: bool = True
+    """Measure the trainer too."""
+    rounds: int = 5
+    """Timed rounds of each program, taken in turn."""
+    round_seconds: float = 0.25
+    """Least duration of a round."""
+    output: Path = Path("benchmarks/results/throughput.jsonl")
+    """File to which one JSON object per measurement is appended."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 refused."""
+    args = tyro.cli(Args, prog="python -m benchmarks.throughput", description=__doc__, args=argv)
+    try:
+        check(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
+    console = Console()
+    console.print(table(run(args, console)), f"Rates per second; appended to {args.output}", sep="\n")
+    return 0
+
+
+def check(args: Args) -> None:
+    """Raise what is wrong with the settings, before anything is compiled."""
+    for field in ("tasks", "num_envs"):
+        if not getattr(args, field):
+            raise ValueError(f"{field} is empty; name at least one.")
+    for field, least in (("num_envs", min(args.num_envs)), ("rounds", args.rounds)):
+        if least < 1:
+            raise ValueError(f"{field} is {least}; it must be at least 1.")
+    if not 0 < args.round_seconds < math.inf:
+        raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
+    for task in args.tasks:
+        mjx_safety.make(task)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.open("a").close()
+
+
+def run(args: Args, console: Console) -> list[dict[str, Any]]:
+    """Measure everything, appending to the output as the numbers come."""
+    rows, where = [], circumstances()
+    for task in args.tasks:
+        console.print(f"{task}: compiling ...")
+        env = mjx_safety.make(task)
+        reference = Program(C_MUJOCO, *c_mujoco.rollouts(env))
+        # One reset is compiled for all batch sizes: the smaller ones take its first rows.
+        first = programs.begin(env, max(args.num_envs))
+        for num_envs in args.num_envs:
+            now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": load_average()}
+            states = dataclasses.replace(first, env=jax.tree.map(lambda x, num=num_envs: x[:, :num], first.env))
+            timed = programs.stepping(STEPPING, NO_AUTO_RESET, env, jax.tree.map(lambda x: x[0], states.env))
+            if args.training:
+                timed.append(programs.training(TRAINING, env, states))
+            measured = measure([*timed, reference], args, env.task.frame_skip)
+            new = [{"task": task, "num_envs": num_envs} | row | now | where for row in measured]
+            with args.output.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in new)
+            console.print(f"{task} x {num_envs}: auto-reset costs {100 * new[0]['auto_reset_cost']:.1f} % of stepping")
+            rows += new
+    return rows
+
+
+def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str, Any]]:
+    """Alternating rounds of the programs: per program its rates, and how often it does what C MuJoCo does once."""
+    for program in timed:
+        program.fill(args.round_seconds)
+    rates: dict[str, list[float]] = {program.name: [] for program in timed}
+    for _ in range(args.rounds):
+        for program in timed:
+            rates[program.name].append(program.rate())
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return [
+        {
+            "benchmark": program.name,
+            "env_steps_per_s": medians[program.name],
+            "env_steps_per_s_min": min(rates[program.name]),
+            "env_steps_per_s_max": max(rates[program.name]),
+            "physics_steps_per_s": medians[program.name] * frame_skip,
+            "ratio_to_c_mujoco": statistics.median(
+                ours / c for ours, c in zip(rates[program.name], rates[C_MUJOCO], strict=True)
+            ),
+            "auto_reset_cost": medians[NO_AUTO_RESET] / medians[STEPPING] - 1 if program.name == STEPPING else None,
+            "compile_s": program.compile_s,
+            "rounds": args.rounds,
+        }
+        for program in timed
+    ]
+
+
+def circumstances() -> dict[str, Any]:
+    """Where and with what the measurement is taken."""
+    root = Path(__file__).parent.parent
+    git = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    device = jax.devices()[0]
+    installed = {package.name: package.version for package in importlib.metadata.distributions()}
+    return {
+        "backend": device.platform,
+        "device": device.device_kind,
+        "num_devices": jax.device_count(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "versions": {"python": platform.python_version()} | {name: installed.get(name) for name in PACKAGES},
+        "commit": git.stdout.strip() or None,
+    }
+
+
+def load_average() -> tuple[float, ...] | None:
+    """Of the last 1, 5 and 15 minutes: what else the machine was doing. Windows does not tell."""
+    return os.getloadavg() if hasattr(os, "getloadavg") else None
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """The measurements for the eye, rates per second."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("task", "envs", "program", "steps/s", "min", "max", "physics/s", "x C", "compile"):
+        table.add_column(name, justify="left" if name in ("task", "program") else "right", no_wrap=True)
+    rates = "env_steps_per_s", "env_steps_per_s_min", "env_steps_per_s_max", "physics_steps_per_s"
+    for row in rows:
+        compile_s = f"{row['compile_s']:.0f} s" if row["compile_s"] else ""
+        numbers = *(_short(row[rate]) for rate in rates), f"{row['ratio_to_c_mujoco']:.1f}", compile_s
+        table.add_row(row["task"], str(row["num_envs"]), row["benchmark"], *numbers)
+    return table
+
+
+def _short(rate: float) -> str:
+    return f"{rate / 1e6:,.2f}M" if rate >= 1e6 else f"{rate / 1e3:.1f}k"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,357 @@
+"""The trainer on a toy environment: statistics, learning, fleets, determinism, stop and resume."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.toy_env import ToyEnv, ToyTask
+
+import agents
+import mjx_safety
+from agents import networks, normalizer
+from agents.checkpoint import Checkpoints
+from agents.ppo_lagrangian import METRICS, PPOLagrangian, make_fleet
+from agents.progress import Reporter
+
+SMALL = agents.preset(
+    "cpu",
+    num_envs=16,
+    num_steps=16,
+    total_steps=16 * 16 * 8,
+    num_epochs=2,
+    num_minibatches=4,
+    hidden_sizes=(16, 16),
+    cost_limits=(5.0,),
+    updates_per_chunk=2,
+    eval_episodes=0,
+    video_steps=0,
+)
+
+
+def make_algorithm(config: agents.Config, **task) -> PPOLagrangian:
+    return PPOLagrangian(mjx_safety.AutoReset(ToyEnv(ToyTask(**task)), config.num_envs), config)
+
+
+def start(config: agents.Config = SMALL, **task):
+    """The algorithm, its single agent's initial state and settings."""
+    algorithm = make_algorithm(config, **task)
+    keys, hypers = make_fleet(config)
+    hyper = jax.tree.map(lambda x: x[0], hypers)
+    return algorithm, jax.jit(algorithm.init)(keys[0], hyper), hyper
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The run directory of an uninterrupted run of SMALL."""
+    return agents.train(ToyEnv(), SMALL, run_dir=tmp_path_factory.mktemp("whole") / "run", progress=False).run_dir
+
+
+def metrics_text(run_dir: Path) -> str:
+    return (run_dir / "metrics.jsonl").read_text()
+
+
+# ---------------------------------------------------------------------------------------------------- statistics
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
+    """Cost estimates use this update's batch alone, and no episode's total leaks into the next one."""
+    length = 20  # an episode spans updates, and an update spans episode ends
+    algorithm, state, hyper = start(num_steps=length, terminate_at_goal=terminate)
+    act, update = jax.jit(algorithm._act), jax.jit(algorithm.update)
+    totals, lengths = np.zeros((3, SMALL.num_envs)), np.zeros(SMALL.num_envs, int)
+    counted, total_cost = 0, 0.0
+    for number in range(1, 7):
+        _, steps = act(state, jax.random.split(state.key, 3)[1])
+        state, metrics = update(state, hyper)
+        finished = []
+        for t in range(SMALL.num_steps):
+            totals += [steps.reward[t], steps.cost[t], steps.goal_met[t]]
+            lengths += 1
+            ended = np.asarray(steps.terminated[t] | steps.truncated[t])
+            whole_episode = ended & (np.asarray(steps.terminated[t]) | (lengths == length))
+            finished += list(totals[:, whole_episode].T)
+            totals[:, ended], lengths[ended] = 0.0, 0
+        expected = np.sum(finished, 0) if finished else np.zeros(3)
+        assert metrics["episodes"] == len(finished)
+        for name, value in zip(("episode_return", "episode_cost", "episode_goals"), expected, strict=True):
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(metrics["cost_estimate"], length * np.mean(steps.cost), rtol=1e-5)
+        np.testing.assert_allclose(metrics["return_estimate"], length * np.mean(steps.reward), rtol=1e-4, atol=1e-5)
+        counted, total_cost = counted + len(finished), total_cost + np.sum(steps.cost)
+        np.testing.assert_allclose(metrics["cost_rate"], total_cost / (number * SMALL.batch_size), rtol=1e-5)
+    assert counted > 10
+    assert total_cost > 0
+
+
+def test_multiplier_follows_the_estimate_of_its_own_update():
+    algorithm, state, hyper = start()
+    for _ in range(3):
+        error, integral = state.multiplier.error, state.multiplier.integral
+        state, metrics = jax.jit(algorithm.update)(state, hyper)
+        dt = SMALL.batch_size / 32_768
+        violation = (metrics["cost_estimate"] - 5.0) / 10.0
+        np.testing.assert_allclose(state.multiplier.integral, integral + 0.02 * violation * dt, rtol=1e-5)
+        np.testing.assert_allclose(state.multiplier.error, 0.9**dt * error + (1 - 0.9**dt) * violation, atol=1e-6)
+        assert metrics["multiplier"] == state.multiplier.multiplier
+
+
+def test_first_batch_is_normalised_by_nothing_and_then_by_what_was_seen():
+    algorithm, state, hyper = start()
+    _, rollout = jax.jit(algorithm._act)(state, jax.random.split(state.key, 3)[1])
+    after, _ = jax.jit(algorithm.update)(state, hyper)
+    assert state.normalizer.count == 0
+    np.testing.assert_allclose(after.normalizer.mean, np.mean(rollout.obs, (0, 1)), atol=1e-5)
+    np.testing.assert_allclose(after.normalizer.var, np.var(rollout.obs, (0, 1)), atol=1e-5)
+    plain = dataclasses.replace(SMALL, normalize_obs=False)
+    algorithm, state, hyper = start(plain)
+    after, _ = jax.jit(algorithm.update)(state, hyper)
+    assert after.normalizer.count == 0
+
+
+def test_advantages_bootstrap_from_the_observation_before_the_reset():
+    algorithm, state, hyper = start(num_steps=4)
+    _, rollout = jax.jit(algorithm._act)(state, jax.random.key(1))
+    batch, _ = jax.jit(algorithm._evaluate)(state, rollout, hyper)
+    stats = state.normalizer
+    values, next_values = (
+        networks.mlp(state.params["cost_value"], normalizer.normalize(obs, stats.mean, stats.std))[..., 0]
+        for obs in (rollout.obs, rollout.final_obs)
+    )
+    expected, after = np.zeros_like(values), 0.0
+    for t in reversed(range(SMALL.num_steps)):
+        delta = rollout.cost[t] + 0.99 * next_values[t] - values[t]  # episodes only ever end by the clock here
+        after = delta + 0.99 * 0.97 * np.where(rollout.truncated[t], 0.0, after)
+        expected[t] = after
+    assert np.asarray(rollout.truncated).sum() >= 3 * SMALL.num_envs
+    np.testing.assert_allclose(batch.cost_target, (expected + values).ravel(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(batch.cost_advantage, (expected - expected.mean()).ravel(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([jnp.mean(batch.advantage), jnp.std(batch.advantage)], [0, 1], atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+def largest_change(before, after) -> float:
+    return max(float(jnp.max(jnp.abs(x - y))) for x, y in zip(*map(jax.tree.leaves, (before, after)), strict=True))
+
+
+@pytest.mark.parametrize(("target_kl", "steps"), [(1e-12, 1), (1e12, 8)])
+def test_kl_mask_freezes_the_policy_but_not_the_critics(target_kl, steps):
+    config = dataclasses.replace(SMALL, target_kl=target_kl)
+    algorithm, state, hyper = start(config)
+    after, metrics = jax.jit(algorithm.update)(state, hyper)
+    assert metrics["stop_index"] == steps  # the first step is taken at a divergence of zero
+    policy, value = (largest_change(state.params[name], after.params[name]) for name in ("policy", "value"))
+    assert policy > 0.5 * config.lr
+    assert (policy < 1.01 * config.lr) == (steps == 1)  # one step of Adam moves no weight further
+    assert value > 2 * config.critic_lr
+    assert after.opt_state["policy"][1].count == steps
+    assert after.opt_state["value"][1].count == 8
+
+
+def test_learns_and_keeps_the_limit(tmp_path):
+    """Two agents in one program: the one that may pay little pays less, and both get better at reaching goals."""
+    config = agents.preset(
+        "cpu",
+        num_envs=64,
+        num_steps=32,
+        total_steps=64 * 32 * 70,
+        lr=1e-3,
+        critic_lr=1e-3,
+        cost_limits=(2.0, 1000.0),
+        pid_kp=2.0,
+        pid_ki=1.0,
+        multiplier_init=0.5,
+        updates_per_chunk=70,
+        eval_episodes=50,
+        video_steps=0,
+    )
+    result = agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
+    late = {name: np.nanmean(values[-15:], 0) for name, values in result.metrics.items()}
+    assert np.nanmean(result.metrics["return_estimate"][:5]) < 2.0
+    assert late["return"][1] > 5.0
+    assert late["return"][0] > 3.0
+    assert late["cost"][0] < 3.0 < 4.0 < late["cost"][1]
+    assert late["multiplier"][0] > 0.3
+    assert late["multiplier"][1] == 0.0
+    for agent, row in enumerate(result.evaluation):
+        np.testing.assert_allclose(row["stochastic"]["cost"], late["cost"][agent], atol=1.5)
+        np.testing.assert_allclose(row["stochastic"]["return"], late["return"][agent], atol=2.5)
+        assert row["stochastic"]["length"] == row["deterministic"]["length"] == 50
+
+
+def test_fleet_equals_single_runs(tmp_path):
+    fleet = dataclasses.replace(SMALL, seeds=(0, 7), total_steps=3 * SMALL.batch_size)
+    together = agents.train(ToyEnv(), fleet, run_dir=tmp_path / "fleet", progress=False).metrics
+    for agent, seed in enumerate(fleet.seeds):
+        single = dataclasses.replace(fleet, seeds=(seed,))
+        alone = agents.train(ToyEnv(), single, run_dir=tmp_path / str(seed), progress=False).metrics
+        for name, values in alone.items():
+            np.testing.assert_allclose(together[name][:, agent], values, rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+# ------------------------------------------------------------------------------------------------ reproducibility
+
+
+def test_chunk_is_traced_once():
+    algorithm = make_algorithm(SMALL)
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return algorithm.chunk(*args)
+
+    keys, hypers = make_fleet(SMALL)
+    chunk = jax.jit(counted)
+    states, metrics = chunk(jax.jit(jax.vmap(algorithm.init))(keys, hypers), hypers, jnp.int32(2))
+    assert set(metrics) == set(METRICS)
+    chunk(states, hypers, jnp.int32(1))
+    assert len(traces) == 1
+
+
+def test_metrics_file(whole):
+    rows = [json.loads(line) for line in metrics_text(whole).splitlines()]
+    assert [row["update"] for row in rows] == list(range(1, 9))
+    assert [row["env_steps"] for row in rows] == [256 * i for i in range(1, 9)]
+    for row in rows:
+        assert (row["return"] is None) == (row["cost"] is None) == (row["episodes"] == 0)
+    assert rows[0]["episodes"] == 0  # no episode of 50 steps fits into the first 16
+    assert rows[-1]["episodes"] > 0
+
+
+@pytest.mark.parametrize("updates_per_chunk", [1, 3, 8])
+def test_chunk_size_has_no_influence(whole, tmp_path, updates_per_chunk):
+    config = dataclasses.replace(SMALL, updates_per_chunk=updates_per_chunk)
+    run = agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
+    assert metrics_text(run.run_dir) == metrics_text(whole)
+    for name, array in np.load(whole / "policy.npz").items():
+        np.testing.assert_array_equal(np.load(run.run_dir / "policy.npz")[name], array)
+
+
+def stopped_run(run_dir: Path, monkeypatch, after: int) -> None:
+    """Training that is interrupted once `after` updates are reported."""
+
+    def show(self, rows, speed):
+        if rows[0]["update"] == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "show", show)
+        with pytest.raises(KeyboardInterrupt):
+            agents.train(ToyEnv(), SMALL, run_dir=run_dir, progress=False)
+    assert len(metrics_text(run_dir).splitlines()) == after
+
+
+def resume(run_dir: Path) -> str:
+    return metrics_text(agents.train(ToyEnv(), SMALL, run_dir=run_dir, resume=True, progress=False).run_dir)
+
+
+def test_resume_ends_with_the_same_metrics(whole, tmp_path, monkeypatch):
+    stopped_run(tmp_path / "run", monkeypatch, after=4)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 5, "env_steps": 1280}\n{"update": 6, "env_st')  # killed while it wrote the next rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert resume(tmp_path / "run") == metrics_text(whole)
+        assert resume(tmp_path / "run") == metrics_text(whole)  # nothing left to do
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def garble(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
+def test_damaged_newest_checkpoint_is_skipped(whole, tmp_path, monkeypatch, damage):
+    stopped_run(tmp_path / "run", monkeypatch, after=6)
+    newest = tmp_path / "run" / "checkpoints" / "6"
+    for path in (newest / "state").rglob("*"):
+        if path.is_file() and path.parent.name == "d":  # where the arrays are
+            damage(path)
+    with pytest.warns(UserWarning, match=f"skipping damaged checkpoint {newest}"):
+        assert resume(tmp_path / "run") == metrics_text(whole)
+
+
+def test_resume_before_the_first_checkpoint(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            agents.train(ToyEnv(), SMALL, run_dir=tmp_path / "run", progress=False)
+    assert len(metrics_text(tmp_path / "run").splitlines()) == 2
+    assert resume(tmp_path / "run") == metrics_text(whole)
+
+
+def test_resume_after_sigkill(whole, tmp_path):
+    script = (
+        "import jax; jax.config.update('jax_numpy_dtype_promotion', 'strict')\n"
+        f"jax.config.update('jax_compilation_cache_dir', {jax.config.jax_compilation_cache_dir!r})\n"
+        "import agents; from tests.toy_env import ToyEnv; from tests.test_agents_training import SMALL\n"
+        f"agents.train(ToyEnv(), SMALL, run_dir={str(tmp_path / 'run')!r}, progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1])
+    rows = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") >= 2):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert resume(tmp_path / "run") == metrics_text(whole)
+
+
+def test_divergence_stops_with_the_state_saved(tmp_path):
+    config = dataclasses.replace(SMALL, lr=1e38, critic_lr=1e38)
+    with pytest.raises(FloatingPointError, match="training diverged at update 1 .*try a smaller lr"):
+        agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "diverged" / "2").is_dir()
+    assert not any((tmp_path / "run" / "checkpoints").iterdir())
+    assert "NaN" not in metrics_text(tmp_path / "run")
+    assert json.loads(metrics_text(tmp_path / "run").splitlines()[-1])["kl"] is None
+
+
+# --------------------------------------------------------------------------------------------------------- policy
+
+
+def test_loaded_policy_is_the_trained_one(tmp_path):
+    config = dataclasses.replace(SMALL, seeds=(0, 7), total_steps=3 * SMALL.batch_size)
+    result = agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
+    algorithm = make_algorithm(config)
+    keys, hypers = make_fleet(config)
+    template = jax.eval_shape(jax.vmap(algorithm.init), keys, hypers)
+    trained = Checkpoints(result.run_dir / "checkpoints").restore_latest(template)
+    obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    key = jax.random.key(3)
+    for agent in range(2):
+        state = jax.tree.map(lambda x, agent=agent: x[agent], trained)
+        seen = normalizer.normalize(obs, np.asarray(state.normalizer.mean), np.asarray(state.normalizer.std))
+        expected = networks.mlp(state.params["policy"]["mean"], jnp.array(seen))
+        policy = agents.load_policy(result.run_dir, agent)
+        assert isinstance(policy(obs), np.ndarray)
+        assert isinstance(policy(jnp.array(obs)), jax.Array)
+        for action in (policy(obs), policy(jnp.array(obs)), jax.jit(policy)(obs), jax.vmap(policy)(jnp.array(obs))):
+            np.testing.assert_allclose(action, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(policy(obs[0]), expected[0], rtol=1e-4, atol=1e-6)
+        noise = np.exp(state.params["policy"]["log_std"]) * np.asarray(jax.random.normal(key, (5, 2)))
+        np.testing.assert_allclose(policy(obs, key), expected + noise, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(policy(jnp.array(obs), key), expected + noise, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(result.policy(obs), agents.load_policy(result.run_dir)(obs))
+    with pytest.raises(ValueError, match=r"expects observations of shape \[..., 4\], got \(5, 3\)"):
+        policy(obs[:, :3])
+    with pytest.raises(ValueError, match=r"trained 2 agent\(s\), numbered from 0; there is no agent 2"):
+        agents.load_policy(result.run_dir, 2)
+    with pytest.raises(FileNotFoundError, match="no trained policy in"):
+        agents.load_policy(tmp_path)
