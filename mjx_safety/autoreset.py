@@ -1,5 +1,7 @@
 """Batches of environments that start a new episode in the step in which one ends."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,23 @@ from mjx_safety.env import Env, State
 
 
 @flax.struct.dataclass
+class Bank:
+    """Beginnings of episodes, drawn many at once because that is cheap, and handed out one by one.
+
+    Attributes:
+      starts: fields of `State` that an episode starts anew, leading axis [size].
+      used: int32 [], how many of them are spent.
+      key: for those to come.
+    """
+
+    starts: dict[str, Any]
+    used: jax.Array
+    key: jax.Array
+
+
+@flax.struct.dataclass
 class VecState(State):
-    """States of a batch; every leaf has a leading axis [num_envs].
+    """States of a batch; every leaf but those of `bank` has a leading axis [num_envs].
 
     Where an episode ended, `reward`, `cost`, `costs`, `terminated`, `truncated` and `goal_met` are those of its last
     step, and everything else, `obs` among it, is the start of the next episode.
@@ -22,6 +39,7 @@ class VecState(State):
       episode_cost: float32 [num_envs], the same of costs.
       episode_goals: int32 [num_envs], the same of goals reached.
       episode_length: int32 [num_envs], steps of the episode so far.
+      bank: episodes to come.
     """
 
     final_obs: jax.Array
@@ -29,6 +47,7 @@ class VecState(State):
     episode_cost: jax.Array
     episode_goals: jax.Array
     episode_length: jax.Array
+    bank: Bank
 
     @property
     def done(self) -> jax.Array:
@@ -39,7 +58,7 @@ class VecState(State):
 class AutoReset:
     """A batch of one environment, each slot with a fresh layout in every episode.
 
-    Only the slots whose episode ended draw a layout, so that resetting costs next to nothing.
+    New episodes come from a bank that is refilled when it is spent, so that resetting costs next to nothing.
 
     Args:
       env: the environment.
@@ -53,6 +72,7 @@ class AutoReset:
         if num_envs < 1:
             raise ValueError(f"AutoReset got num_envs {num_envs}; it must be at least 1.")
         self.env, self.num_envs = env, num_envs
+        self._bank_size = min(num_envs, max(64, num_envs // 8))
 
     def reset(self, key: jax.Array, *, stagger: bool = False) -> VecState:
         """First states.
@@ -62,7 +82,7 @@ class AutoReset:
           stagger: start every slot at a random step of its first episode, which is shorter for it. Otherwise all slots
             end their episodes together, and every batch of experience is one slice of the episode.
         """
-        layout_key, phase_key = jax.random.split(key)
+        layout_key, phase_key, bank_key = jax.random.split(key, 3)
         states = jax.vmap(self.env.reset)(jax.random.split(layout_key, self.num_envs))
         if stagger:
             states = states.replace(steps=jax.random.randint(phase_key, (self.num_envs,), 0, self.env.task.num_steps))
@@ -76,6 +96,11 @@ class AutoReset:
             episode_cost=total,
             episode_goals=count,
             episode_length=count,
+            bank=Bank(
+                starts=jax.tree.map(lambda x: x[: self._bank_size], _beginning(states)),  # placeholders, all spent
+                used=jnp.int32(self._bank_size),
+                key=bank_key,
+            ),
         )
 
     def step(self, states: VecState, actions: jax.Array) -> VecState:
@@ -93,25 +118,46 @@ class AutoReset:
                 f"AutoReset.step got actions of shape {jnp.shape(actions)}; "
                 f"it takes ({self.num_envs}, {self.env.action_size})."
             )
-        return jax.vmap(self._step)(states, actions)
-
-    def _step(self, state: VecState, action: jax.Array) -> VecState:
-        ongoing = ~state.done
-        state = self.env.step(state, action)
-        state = state.replace(
-            final_obs=state.obs,
-            episode_return=jnp.where(ongoing, state.episode_return, 0.0) + state.reward,
-            episode_cost=jnp.where(ongoing, state.episode_cost, 0.0) + state.cost,
-            episode_goals=jnp.where(ongoing, state.episode_goals, 0) + state.goal_met.astype(jnp.int32),
-            episode_length=jnp.where(ongoing, state.episode_length, 0) + 1,
+        ongoing = ~states.done
+        bank = states.bank
+        states = jax.vmap(self.env.step)(states.replace(bank=None), actions)
+        states = states.replace(
+            final_obs=states.obs,
+            episode_return=jnp.where(ongoing, states.episode_return, 0.0) + states.reward,
+            episode_cost=jnp.where(ongoing, states.episode_cost, 0.0) + states.cost,
+            episode_goals=jnp.where(ongoing, states.episode_goals, 0) + states.goal_met.astype(jnp.int32),
+            episode_length=jnp.where(ongoing, states.episode_length, 0) + 1,
         )
-        begin = sparse.cond(state.done, self._begin, (state.key,), otherwise=_beginning(state), fraction=256)
-        return state.replace(**begin)
+        begin, bank = self._begin(states.done, _beginning(states), bank)
+        return states.replace(**begin, bank=bank)
 
-    def _begin(self, key: jax.Array) -> dict[str, jax.Array]:
-        return _beginning(self.env.reset(key))
+    def _begin(self, done: jax.Array, begin: dict[str, Any], bank: Bank) -> tuple[dict[str, Any], Bank]:
+        """Puts episodes from the bank where one ended: one round, but for a bank that runs out."""
+
+        def pending(carry):
+            return carry[0].any()
+
+        def hand_out(carry):
+            waiting, begin, bank = carry
+            empty = bank.used >= self._bank_size
+            bank = sparse.cond(empty, self._refill, (bank.key,), otherwise=bank, fraction=1_000_000)
+            slots = jnp.nonzero(waiting, size=self._bank_size, fill_value=self.num_envs)[0]
+            order = bank.used + jnp.arange(self._bank_size, dtype=jnp.int32)
+            slots = jnp.where(order < self._bank_size, slots, self.num_envs)  # out of range: dropped
+            begin = jax.tree.map(lambda x, new: x.at[slots].set(new[order], mode="drop"), begin, bank.starts)
+            left = waiting.at[slots].set(False, mode="drop")
+            served = waiting.sum(dtype=jnp.int32) - left.sum(dtype=jnp.int32)
+            return left, begin, bank.replace(used=bank.used + served)
+
+        _, begin, bank = jax.lax.while_loop(pending, hand_out, (done, begin, bank))
+        return begin, bank
+
+    def _refill(self, key: jax.Array) -> Bank:
+        key, draw = jax.random.split(key)
+        starts = jax.vmap(self.env.reset)(jax.random.split(draw, self._bank_size))
+        return Bank(_beginning(starts), jnp.int32(0), key)
 
 
-def _beginning(state: State) -> dict[str, jax.Array]:
+def _beginning(state: State) -> dict[str, Any]:
     """The fields that an episode starts anew; the others tell of the step that led to it."""
     return {name: getattr(state, name) for name in ("obs", "steps", "ctrl", "physics", "places", "potential", "key")}
