@@ -1,7 +1,7 @@
 """The environment: `reset` and `step` of one Safety Gym task, as pure functions."""
 
 import difflib
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
@@ -53,6 +53,9 @@ class State:
     key: jax.Array
 
 
+StateT = TypeVar("StateT", bound=State)
+
+
 class Env:
     """A task as `reset` and `step` of one environment; batch with `jax.vmap`, compile with `jax.jit`.
 
@@ -91,7 +94,7 @@ class Env:
         physics, places, key = self._draw(key)
         return self._begin(physics, places, jnp.zeros(self.action_size), key)
 
-    def step(self, state: State, action: jax.Array) -> State:
+    def step(self, state: StateT, action: jax.Array) -> StateT:
         """One environment step: `frame_skip` physics steps, then reward and costs, the next goal, and what is seen.
 
         Args:
@@ -184,7 +187,9 @@ class Env:
         """
         template = jax.eval_shape(lambda k: self.get_world(self.reset(k)), key)
         _check_world(world, template)
-        upright = {name: jnp.zeros(x.shape).at[..., 0].set(1.0) for name, x in template.items() if name.endswith("_quat")}
+        upright = {
+            name: jnp.zeros(x.shape).at[..., 0].set(1.0) for name, x in template.items() if name.endswith("_quat")
+        }
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         world = zeros | upright | world
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
@@ -227,7 +232,9 @@ class Env:
         qpos, qvel = robots.coordinates(self.task.robot, body)
         return PhysicsState(qpos, qvel, Movers(pose, jnp.zeros_like(pose)), jnp.zeros(())), places, key
 
-    def _redraw_goal(self, positions: jax.Array, places: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _redraw_goal(
+        self, positions: jax.Array, places: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """A new goal among things at `positions`: new places, whether there was room, and a key for the next goal."""
         key, draw = jax.random.split(key)
         index = self._slots[self.task.objective.name].start

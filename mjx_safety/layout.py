@@ -107,9 +107,8 @@ def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
 def _candidates(key: jax.Array, bounds: jax.Array, share: jax.Array) -> jax.Array:
     """Uniform draws from rectangles [most, 4], each chosen with its share of the area: float32 [TRIES, 2]."""
     which, where = jax.random.split(key)
-    if len(share) == 1:
-        box = bounds[0]
-    else:
+    box = bounds[0]
+    if len(share) > 1:
         box = bounds[jax.random.choice(which, len(share), (TRIES,), p=share)]
     unit = jax.random.uniform(where, (TRIES, 2))
     return box[..., :2] + unit * (box[..., 2:] - box[..., :2])

@@ -54,7 +54,9 @@ class Lidar:
         else:
             closeness = jnp.maximum(0.0, self.max_dist - dist) / self.max_dist
 
-        step = (jnp.arange(self.num_bins, dtype=jnp.float32) - first[:, None]) % self.num_bins  # [num, num_bins], bins counted from the first
+        step = (
+            jnp.arange(self.num_bins, dtype=jnp.float32) - first[:, None]
+        ) % self.num_bins  # [num, num_bins], bins counted from the first
         share = jnp.where(step == 0, 1.0, 0.0)
         if self.alias:
             place = (sector - first)[:, None]

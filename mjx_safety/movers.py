@@ -153,7 +153,9 @@ def _box_box(pose_a, half_a, pose_b, half_b, points: int) -> Contact:
     cos, sin = jnp.cos(tilt), jnp.sin(tilt)
     facing_x = jnp.abs(cos) >= jnp.abs(sin)
     side = -jnp.sign(jnp.where(facing_x, cos, -sin))
-    middle = centre + side * jnp.where(facing_x, inc_half[0] * jnp.stack([cos, sin]), inc_half[1] * jnp.stack([-sin, cos]))
+    middle = centre + side * jnp.where(
+        facing_x, inc_half[0] * jnp.stack([cos, sin]), inc_half[1] * jnp.stack([-sin, cos])
+    )
     edge = jnp.where(facing_x, inc_half[1] * jnp.stack([-sin, cos]), inc_half[0] * jnp.stack([cos, sin]))
     ends = jnp.array([-1.0, 1.0])[:, None] * edge + middle  # [2, 2]
     slope = edge[0] / jnp.where(jnp.abs(edge[1]) < 1e-9, 1e-9, edge[1])

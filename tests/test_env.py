@@ -46,7 +46,10 @@ def test_observation_is_named_in_the_original_s_order():
 
 
 def test_constrained_kinds_cost_and_others_do_not():
-    keys = {level: set(jax.eval_shape(mjx_safety.make(f"PointGoal{level}").reset, jax.random.key(0)).costs) for level in range(3)}
+    keys = {
+        level: set(jax.eval_shape(mjx_safety.make(f"PointGoal{level}").reset, jax.random.key(0)).costs)
+        for level in range(3)
+    }
     assert keys[0] == {"cost_exception"}
     assert keys[1] == {"cost_exception", "cost_hazards"}
     assert keys[2] == {"cost_exception", "cost_hazards", "cost_vases_contact", "cost_vases_velocity"}
@@ -118,9 +121,10 @@ def test_actions_of_the_wrong_shape_are_refused(goal1):
     state = jax.eval_shape(goal1.env.reset, jax.random.key(0))
     with pytest.raises(ValueError, match=r"action of shape \(3,\); one environment takes \(2,\)"):
         jax.eval_shape(goal1.env.step, state, jnp.zeros(3))
+    venv = mjx_safety.AutoReset(goal1.env, 4)
+    states = jax.eval_shape(venv.reset, jax.random.key(0))
     with pytest.raises(ValueError, match=r"actions of shape \(2,\); it takes \(4, 2\)"):
-        venv = mjx_safety.AutoReset(goal1.env, 4)
-        jax.eval_shape(venv.step, jax.eval_shape(venv.reset, jax.random.key(0)), jnp.zeros(2))
+        jax.eval_shape(venv.step, states, jnp.zeros(2))
 
 
 def test_actions_are_clipped(goal1):

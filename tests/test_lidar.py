@@ -53,7 +53,9 @@ def test_nothing_to_see():
 
 def test_a_tilted_robot_sees_along_its_own_plane():
     half = np.radians(60) / 2
-    mat = geometry.quat_to_mat(jnp.array([np.cos(half), 0.0, np.sin(half), 0.0], jnp.float32))  # nose down by 60 degrees
+    mat = geometry.quat_to_mat(
+        jnp.array([np.cos(half), 0.0, np.sin(half), 0.0], jnp.float32)
+    )  # nose down by 60 degrees
     got = read(Lidar(alias=False), (2.0, 0.0), mat=mat)
     np.testing.assert_allclose(got.max(), (3 - 2.0 * np.cos(np.radians(60))) / 3, atol=1e-5)
 

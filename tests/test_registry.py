@@ -9,7 +9,9 @@ from mjx_safety import suite
 
 
 def test_original_names_are_the_same_tasks():
-    assert mjx_safety.make("Safexp-PointGoal2-v0").task == mjx_safety.make("PointGoal2").task == suite.TASKS["PointGoal2"]
+    assert (
+        mjx_safety.make("Safexp-PointGoal2-v0").task == mjx_safety.make("PointGoal2").task == suite.TASKS["PointGoal2"]
+    )
 
 
 def test_every_id_is_made():

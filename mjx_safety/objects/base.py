@@ -32,7 +32,7 @@ class Placement:
     def split(self, num: int) -> list["Placement"]:
         """The placements of `num` single things: the first ones at the locations, the rest in the rectangles."""
         at = [dataclasses.replace(self, locations=(location,)) for location in self.locations]
-        return at + [dataclasses.replace(self, locations=())] * (num - len(at))
+        return [*at, *[dataclasses.replace(self, locations=())] * (num - len(at))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +73,6 @@ class Objects:
         """Height of the centres above the floor, metres."""
         raise NotImplementedError
 
-    @property
-    def costs(self) -> tuple[str, ...]:
-        """Names of the costs this kind can cause."""
-        raise NotImplementedError
-
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
-        """Costs before the indicator, float32 [] by name (the keys of `costs`)."""
+        """Costs before the indicator, float32 [] by name that is Safety Gym's."""
         raise NotImplementedError

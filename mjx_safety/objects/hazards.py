@@ -20,8 +20,10 @@ class Hazards(Objects):
 
     name = "hazards"
     rgba = (0.0, 0.0, 1.0, 0.25)
-    height = 0.02
-    costs = ("cost_hazards",)
+
+    @property
+    def height(self) -> float:
+        return 0.02
 
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """Depth inside each disc, summed: cost * sum_i (size - d_i) where d_i <= size."""

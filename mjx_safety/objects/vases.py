@@ -31,7 +31,6 @@ class Vases(Objects):
     name = "vases"
     rgba = (0.0, 1.0, 1.0, 1.0)
     movable = True
-    costs = ("cost_vases_contact", "cost_vases_velocity")
 
     @property
     def height(self) -> float:
