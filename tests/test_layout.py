@@ -41,9 +41,6 @@ def test_layouts_are_distributed_as_the_original_s(drawn):
             for first, second in ((a[:, 0], b[:, 0]), (a[:, 1], b[:, 1]), (far_a, far_b)):
                 itself = kind == "robot" and first is far_a
                 assert itself or stats.ks_2samp(first, second).pvalue > 1e-3, (kind, thing)
-                    kind,
-                    thing,
-                )
 
 
 def test_nothing_enters_a_keepout(goal):
