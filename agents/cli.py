@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 class TrainArgs:
     """Train PPO-Lagrangian agents on a safety task, then evaluate and film them."""
 
-    task: tyro.conf.Positional[str]
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
     """Registered id, for example PointGoal1."""
     config: tyro.conf.OmitArgPrefixes[Config]
     """Settings; the defaults shown are those of the chosen preset."""
@@ -41,7 +42,7 @@ class TrainArgs:
 class EvaluateArgs:
     """Evaluate the agents of a run; print the table and write evaluation.json."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")]
     """Run directory."""
     episodes: int = 100
     """Episodes per agent."""
@@ -112,10 +113,10 @@ def _parse(prog: str, kind, argv: list[str], default=None):
     except SystemExit as stop:
         if not stop.code:
             raise
-        # A box: its title, the sentence, a rule, then advice.
+        # tyro draws a box: a title, the sentence, a rule, then advice.
         lines = [line.strip("│╭╮╰╯ ") for line in complaint.getvalue().splitlines()[1:]]
-        end = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
-        raise ValueError(" ".join(lines[:end])) from None
+        parts = itertools.groupby(lines, key=lambda line: bool(line.strip("─-")))
+        raise ValueError(" ".join(next(part for is_text, part in parts if is_text))) from None
     if unknown:
         fields = [f.name for part in (TrainArgs, Config, EvaluateArgs) for f in dataclasses.fields(part)]
         near = difflib.get_close_matches(unknown[0], ["--" + name.replace("_", "-") for name in fields], n=1)

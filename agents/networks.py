@@ -12,12 +12,29 @@ LOG_STD_INIT = -0.5  # std 0.61: safety-starter-agents
 LOG_2PI = 1.8378770664093453
 
 
+def orthogonal(key: jax.Array, rows: int, cols: int) -> jax.Array:
+    """A uniformly random matrix [rows, cols] with orthonormal rows or columns, whichever are fewer.
+
+    It is the polar factor of a Gaussian matrix, by Newton and Schulz's iteration: products only, because JAX's
+    batched QR decomposition can deadlock on CPUs with few cores.
+    """
+    x = jax.random.normal(key, (max(rows, cols), min(rows, cols)), jnp.float32)
+    x = x / jnp.linalg.norm(x)  # singular values now lie below 1, and all of them converge to 1
+
+    def polish(_: int, x: jax.Array) -> jax.Array:
+        gram = jnp.matmul(x.T, x, precision="highest")
+        return 1.5 * x - 0.5 * jnp.matmul(x, gram, precision="highest")
+
+    x = jax.lax.fori_loop(0, 50, polish, x)
+    return x if rows >= cols else x.T
+
+
 def init_mlp(key: jax.Array, sizes: Sequence[int], head_scale: float) -> Layers:
     """Layers of widths `sizes`: orthogonal weights of gain sqrt 2 (the last one `head_scale`), zero biases."""
     scales = [2.0**0.5] * (len(sizes) - 2) + [head_scale]
     keys = jax.random.split(key, len(scales))
     return tuple(
-        (jax.nn.initializers.orthogonal(scale)(k, (fan_in, fan_out), jnp.float32), jnp.zeros(fan_out, jnp.float32))
+        (scale * orthogonal(k, fan_in, fan_out), jnp.zeros(fan_out, jnp.float32))
         for k, scale, fan_in, fan_out in zip(keys, scales, sizes[:-1], sizes[1:], strict=True)
     )
 

@@ -15,7 +15,7 @@ from agents.ppo_lagrangian import TrainState
 FILE = "policy.npz"
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)  # hashed by identity, so that jax.jit(policy) works
 class Policy:
     """Gaussian policy with frozen observation statistics; a pytree, so it can be passed through jit and vmap.
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 PLAIN_SECONDS = 15.0
 
@@ -16,14 +16,12 @@ class Reporter:
         console = Console(quiet=not enabled)
         self._live = enabled and console.is_terminal
         self._enabled, self._total, self._last_print = enabled, total_steps, -PLAIN_SECONDS
-        columns = ("[bold]{task.description}", "{task.fields[status]}")
         self._bar = Progress(
-            TextColumn(columns[0]),
-            BarColumn(bar_width=20),
-            TextColumn(columns[1]),
-            TimeElapsedColumn(),
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=6),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            TimeRemainingColumn(),
             console=console,
             disable=not self._live,
         )
@@ -47,8 +45,8 @@ class Reporter:
 
         steps = rows[0]["env_steps"]
         status = (
-            f"return {mean('return', 'return_estimate'):6.2f}  cost {mean('cost', 'cost_estimate'):6.1f}  "
-            f"multiplier {mean('multiplier', 'multiplier'):5.2f}  {steps_per_second:9,.0f} steps/s"
+            f"return {mean('return', 'return_estimate'):.1f} cost {mean('cost', 'cost_estimate'):.1f} "
+            f"multiplier {mean('multiplier', 'multiplier'):.2f} {steps_per_second:,.0f} steps/s"
         )
         self._bar.update(self._task, completed=steps, status=status)
         now = time.monotonic()

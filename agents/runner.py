@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import time
-import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import imageio
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +118,7 @@ def _optimize(env: "Env", task: str | None, config: Config, run_dir: Path, progr
         if states is None:
             # Copies: outputs that share a buffer with each other or with an input cannot be donated.
             states = jax.tree.map(jnp.copy, jax.jit(init)(keys, hypers))
+        states, _ = chunk(states, hypers, jnp.int32(0))  # compiles, so that the speeds below are those of training
         while done < config.num_updates:
             start, count = time.perf_counter(), min(config.updates_per_chunk, config.num_updates - done)
             states, metrics = chunk(states, hypers, jnp.int32(count))
@@ -196,6 +195,4 @@ def describe(run_dir: Path, config: Config, episodes: list[dict[str, evaluation.
 def write_video(env: "Env", states: Any, path: Path) -> None:
     """Render states [T] to an mp4."""
     frames = mjx_safety.render(env, jax.device_get(states), camera="fixedfar", width=640, height=480)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="os.fork")  # the encoder is a subprocess that never touches JAX
-        imageio.mimwrite(path, list(frames), fps=FPS, macro_block_size=None)
+    mjx_safety.save_video(path, frames, fps=FPS)

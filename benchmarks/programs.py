@@ -10,7 +10,10 @@ import jax.numpy as jnp
 
 from agents import preset
 from agents.ppo_lagrangian import PPOLagrangian, TrainState, make_fleet
-from mjx_safety import AutoReset, Env, VecState
+from mjx_safety import AutoReset, Env, State, VecState
+
+WARM_UP = 250
+"""Steps before anything is timed: nothing touches in a fresh layout, which makes its first steps the cheapest."""
 
 
 @dataclasses.dataclass
@@ -53,14 +56,17 @@ def begin(env: Env, num_envs: int) -> TrainState:
     return jax.jit(jax.vmap(PPOLagrangian(AutoReset(env, num_envs), config).init))(*make_fleet(config))
 
 
-def stepping(name: str, name_without: str, env: Env, states: VecState) -> list[Program]:
+def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[list[Program], VecState]:
     """Random actions with auto-reset; and without it, each time from where the former has come to.
 
     Robots that are never reset wander away from everything that they could touch, and step faster there.
+
+    Returns:
+      The two programs, and the states after `WARM_UP` steps.
     """
     num_envs = len(states.reward)
 
-    def compiled(step: Callable) -> tuple[Callable, float]:
+    def compiled(step: Callable, states: State) -> tuple[Callable, float]:
         def run(carry: Any, steps: jax.Array) -> Any:
             def body(_: jax.Array, carry: Any) -> Any:
                 states, key = carry
@@ -70,40 +76,46 @@ def stepping(name: str, name_without: str, env: Env, states: VecState) -> list[P
 
             return jax.lax.fori_loop(0, steps, body, carry)
 
-        return _compile(jax.jit(run), carry, jnp.int32(1))
+        return _compile(jax.jit(run), (states, jax.random.key(0)), jnp.int32(1))
 
-    carry = states, jax.random.key(0)
-    with_reset, with_reset_s = compiled(AutoReset(env, num_envs).step)
-    without_reset, without_reset_s = compiled(jax.vmap(env.step))
+    def plain(states: VecState) -> State:
+        return State(**{field.name: getattr(states, field.name) for field in dataclasses.fields(State)})
+
+    with_reset, with_reset_s = compiled(AutoReset(env, num_envs).step, states)
+    without_reset, without_reset_s = compiled(jax.vmap(env.step), plain(states))
+    carry = with_reset((states, jax.random.key(0)), jnp.int32(WARM_UP))
+    warm = carry[0]
 
     def work(units: int) -> None:
         nonlocal carry
         carry = jax.block_until_ready(with_reset(carry, jnp.int32(units)))
 
     def work_without(units: int) -> None:
-        jax.block_until_ready(without_reset(carry, jnp.int32(units)))
+        states, key = carry
+        jax.block_until_ready(without_reset((plain(states), key), jnp.int32(units)))
 
-    return [
+    timed = [
         Program(name, num_envs, work, with_reset_s),
         Program(name_without, num_envs, work_without, without_reset_s),
     ]
+    return timed, warm
 
 
-def training(name: str, env: Env, states: TrainState) -> Program:
+def training(name: str, env: Env, agent: TrainState) -> Program:
     """Updates of the default preset on a batch of its size: the more environments, the fewer steps of each."""
-    config, num_envs = preset(), states.env.reward.shape[1]
+    config, num_envs = preset(), agent.env.reward.shape[1]
     num_steps = max(1, config.batch_size // num_envs // config.num_minibatches) * config.num_minibatches
     config = dataclasses.replace(config, num_envs=num_envs, num_steps=num_steps, updates_per_chunk=1)
     _, hypers = make_fleet(config)
-    states = jax.tree.map(jnp.copy, states)  # buffers that are shared cannot be donated
+    agent = jax.tree.map(jnp.copy, agent)  # buffers that are shared cannot be donated
     update = jax.jit(PPOLagrangian(AutoReset(env, num_envs), config).chunk, donate_argnums=0)
-    update, compile_s = _compile(update, states, hypers, jnp.int32(1))
+    update, compile_s = _compile(update, agent, hypers, jnp.int32(1))
 
     def work(units: int) -> None:
-        nonlocal states
+        nonlocal agent
         for _ in range(units):
-            states, _ = update(states, hypers, jnp.int32(1))
-        jax.block_until_ready(states)
+            agent, _ = update(agent, hypers, jnp.int32(1))
+        jax.block_until_ready(agent)
 
     return Program(name, config.batch_size, work, compile_s)
 

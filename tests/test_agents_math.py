@@ -176,7 +176,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "message"), WRONG, ids=[next(iter(s)) + f"-{i}" for i, (s, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(("settings", "message"), WRONG, ids=["-".join(settings) for settings, _ in WRONG])
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         validate(agents.Config(**settings))
@@ -188,5 +188,5 @@ def test_presets():
     assert agents.preset("cpu", num_envs=8) == dataclasses.replace(agents.Config(), num_envs=8)
     with pytest.raises(ValueError, match="unknown preset 'gpus': choose one of cpu, gpu, paper; did you mean 'gpu'"):
         agents.preset("gpus")
-    with pytest.raises(ValueError, match="unknown setting 'num_env': .*did you mean 'num_envs'"):
+    with pytest.raises(ValueError, match=r"unknown setting 'num_env': .*did you mean 'num_envs'"):
         agents.preset("cpu", num_env=8)

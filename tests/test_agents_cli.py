@@ -1,0 +1,172 @@
+"""The command lines on a toy environment: files, tables, and one sentence for every mistake."""
+
+import json
+
+import imageio.v3 as iio
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import agents
+import mjx_safety
+from agents import cli, evaluation, networks, run_directory
+from agents.policy import Policy
+from tests.toy_env import ToyEnv, ToyTask
+
+SIZES = {"num-envs": 16, "num-steps": 16, "total-steps": 1024, "num-minibatches": 4}
+SMALL = ["--preset", "cpu", *(word for name, size in SIZES.items() for word in (f"--{name}", str(size)))]
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """`make` knows the toy environment alone; its frames are grey."""
+
+    def make(task):
+        if task != "Toy":
+            raise ValueError(f"Unknown task {task!r}. Did you mean 'Toy'?")
+        return ToyEnv()
+
+    def render(env, states, camera, width, height):
+        return np.full((states.obs.shape[0], height, width, 3), 128, np.uint8)
+
+    monkeypatch.setattr(mjx_safety, "make", make)
+    monkeypatch.setattr(mjx_safety, "render", render, raising=False)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")  # reading the video back
+def test_train_evaluate_and_resume(toy, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    options = ["--eval-episodes", "7", "--video-steps", "10", "--seeds", "0", "1", "--cost-limit", "5"]
+    assert cli.train_command(["Toy", "--run-dir", str(run_dir), *SMALL, *options]) == 0
+    out = capsys.readouterr().out
+    assert "1,024 / 1,024 steps" in out
+    assert "sampled" in out
+    assert f"run directory: {run_dir}" in out
+
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["task"] == "Toy"
+    assert config["config"]["cost_limits"] == [5.0]
+    assert config["config"]["seeds"] == [0, 1]
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["update"], row["seed"]) for row in rows] == [(i, seed) for i in range(1, 5) for seed in (0, 1)]
+    assert "steps_per_second" not in rows[0]
+    assert json.loads((run_dir / "timing.jsonl").read_text().splitlines()[-1])["update"] == 4
+    assert iio.imread(run_dir / "curves.png").shape[2] == 4
+    assert len(iio.imread(run_dir / "video.mp4")) == 10
+    report = json.loads((run_dir / "evaluation.json").read_text())
+    assert [agent["seed"] for agent in report["agents"]] == [0, 1]
+    assert report["agents"][1]["stochastic"]["episodes"] == 7
+    assert report["agents"][1]["cost_rate"] == pytest.approx(rows[-1]["cost_rate"])
+
+    assert cli.evaluate_command([str(run_dir), "--episodes", "5", "--deterministic"]) == 0
+    report = json.loads((run_dir / "evaluation.json").read_text())
+    assert report["agents"][0]["deterministic"]["episodes"] == 5
+    assert "stochastic" not in report["agents"][0]
+
+    metrics = (run_dir / "metrics.jsonl").read_text()
+    assert cli.train_command(["--run-dir", str(run_dir), "--resume"]) == 0  # task and settings are those saved
+    assert (run_dir / "metrics.jsonl").read_text() == metrics
+    capsys.readouterr()
+    for argv, message in (
+        (["Toy", "--resume", "--lr", "0.1"], "lr is 0.0003 there but 0.1 here"),
+        (["Toy", "--resume", "--preset", "gpu"], "num_envs is 16 there but 8192 here"),
+        (["Toy"], f"{run_dir} is not empty: add --resume to continue its run, or name another --run-dir"),
+    ):
+        assert cli.train_command([*argv, "--run-dir", str(run_dir)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_train_from_python(toy, tmp_path, capsys):
+    config = agents.preset(
+        "cpu", num_envs=16, num_steps=16, total_steps=1024, num_minibatches=4, eval_episodes=3, video_steps=0
+    )
+    result = agents.train("Toy", config, run_dir=tmp_path / "run", progress=False)
+    assert capsys.readouterr().out == ""
+    assert result.metrics["cost_estimate"].shape == (4,)
+    assert np.isnan(result.metrics["return"][0])
+    assert result.policy(np.zeros(4)).shape == (2,)
+    assert result.evaluation[0]["deterministic"]["episodes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["Toi"], "Unknown task 'Toi'. Did you mean 'Toy'?"),
+        (["Toy", "--num-envs", "-4"], "num_envs must be a positive integer, got -4"),
+        (["Toy", "--num-envs", "many"], "Error parsing --num-envs: invalid literal for int() with base 10: 'many'"),
+        (["Toy", "--num-env", "4"], "unknown option --num-env; did you mean --num-envs?"),
+        (["Toy", "--lr", "0"], "lr must be a positive number, got 0.0"),
+        (["Toy", "--preset", "cpus"], "unknown preset 'cpus': choose one of cpu, gpu, paper; did you mean 'cpu'?"),
+        (["Toy", "--num-minibatches", "7"], "num_minibatches=7 does not divide the batch"),
+        (["Toy", "--resume"], "--resume needs the --run-dir of the run to continue"),
+        (["Toy", "--lr"], "Missing value for argument '--lr'"),
+        ([], "Missing from python -m agents.train: TASK"),
+    ],
+)
+def test_mistakes_are_one_sentence(toy, tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "execute", lambda *_, **__: pytest.fail("training started"))
+    assert cli.train_command(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_unwritable_directory(toy, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    run_dir = tmp_path / "file" / "run"
+    assert cli.train_command(["Toy", "--run-dir", str(run_dir)]) == 2
+    assert f"error: cannot write to run directory {run_dir}: Not a directory" in capsys.readouterr().err
+
+
+def test_resume_refuses_what_is_no_run(toy, tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    assert cli.train_command(["Toy", "--run-dir", str(tmp_path), "--resume"]) == 2
+    assert "holds no run to resume (config.json is missing)" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"task": "Toy", "config": {"lr"')
+    assert cli.train_command(["Toy", "--run-dir", str(tmp_path), "--resume"]) == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_what_is_no_run(toy, tmp_path, capsys):
+    for argv, message in (
+        ([str(tmp_path)], "is not a run directory: it has no config.json"),
+        ([str(tmp_path), "--episodes", "0"], "episodes must be a positive integer, got 0"),
+    ):
+        assert cli.evaluate_command(argv) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_lost_metrics_are_not_papered_over(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"update": 1}\n{"upda')
+    run_directory.truncate_rows(path, 1)
+    assert path.read_text() == '{"update": 1}\n'
+    with pytest.raises(ValueError, match="has lost rows: the last checkpoint follows 2, only 1 are left"):
+        run_directory.truncate_rows(path, 2)
+
+
+def test_summary_by_hand():
+    summary = evaluation.summarize({"return": np.array([1.0, 3.0]), "cost": np.array([10.0, 30.0])}, cost_limit=25.0)
+    assert summary["return"] == 2.0
+    assert summary["return_std"] == pytest.approx(2.0**0.5)
+    assert summary["return_ci95"] == pytest.approx(1.96)
+    assert summary["within_limit"] == 0.5
+
+
+def test_evaluation_counts_an_episode_once():
+    """Steps after the end of an episode do not count."""
+    env = ToyEnv(ToyTask(num_steps=30, terminate_at_goal=True))
+    layers = networks.init_mlp(jax.random.key(0), (4, 2), 0.01)
+    policy = Policy(layers, log_std=jnp.zeros(2), obs_mean=jnp.zeros(4), obs_std=jnp.ones(4))
+    policies = jax.tree.map(lambda x: x[None], policy)
+    (modes,), states = evaluation.run_episodes(env, policies, jax.random.key(0), episodes=40, frames=30)
+    episodes = modes["stochastic"]
+    assert set(episodes["goals"]) == {0.0, 1.0}
+    assert (episodes["length"][episodes["goals"] == 0] == 30).all()
+    assert (episodes["length"] <= 30).all()
+    assert len(states.obs) == episodes["length"][0]
+    assert states.truncated[-1] | states.terminated[-1]
