@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import sparse
+from mjx_safety import checks, sparse
 from mjx_safety.env import Env, State
 
 
@@ -49,6 +49,10 @@ class VecState(State):
     episode_length: jax.Array
     bank: Bank
 
+    def unbatched(self) -> State:
+        """The environments' states alone, every leaf with the leading axis [num_envs]: index them to get one's."""
+        return State(**{name: getattr(self, name) for name in State.__dataclass_fields__})
+
     @property
     def done(self) -> jax.Array:
         """Whether an episode ended in this step, bool [num_envs]."""
@@ -69,8 +73,7 @@ class AutoReset:
     """
 
     def __init__(self, env: Env, num_envs: int):
-        if num_envs < 1:
-            raise ValueError(f"AutoReset got num_envs {num_envs}; it must be at least 1.")
+        checks.whole("num_envs of AutoReset", num_envs, least=1)
         self.env, self.num_envs = env, num_envs
         self._bank_size = min(num_envs, max(64, num_envs // 8))
 

@@ -27,7 +27,7 @@ class State:
       reward: float32 [].
       cost: float32 [], 0 or 1 with the indicator on.
       costs: float32 [] by Safety Gym's names ("cost_hazards", ...), and "cost_exception".
-      terminated: bool [], the physics failed or no place was left for the next goal.
+      terminated: bool [], the physics failed, or no place was left for the next goal (after a reset: for a layout).
       truncated: bool [], the episode reached its last step.
       goal_met: bool [], the goal was reached in this step.
       steps: int32 [], steps taken in this episode.
@@ -91,8 +91,9 @@ class Env:
         Args:
           key: random key, `jax.random.key(seed)`.
         """
-        physics, places, key = self._draw(key)
-        return self._begin(physics, places, jnp.zeros(self.action_size), key)
+        physics, places, key, found = self._draw(key)
+        state = self._begin(physics, places, jnp.zeros(self.action_size), key)
+        return state.replace(terminated=~found)
 
     def step(self, state: StateT, action: jax.Array) -> StateT:
         """One environment step: `frame_skip` physics steps, then reward and costs, the next goal, and what is seen.
@@ -107,7 +108,7 @@ class Env:
         task = self.task
         ctrl = self._clip(action)
         physics, motion = self._physics.step(state.physics, ctrl)
-        failed = ~(jnp.isfinite(physics.qpos).all() & jnp.isfinite(physics.qvel).all())
+        failed = _broken((physics, motion))
         physics = jax.tree.map(lambda old, new: jnp.where(failed, old, new), state.physics, physics)
         motion = jax.tree.map(lambda value: jnp.where(failed, 0.0, value), motion)
 
@@ -149,8 +150,9 @@ class Env:
 
         Returns:
           time [], robot_pos [3], robot_quat [4], robot_linvel [3], robot_angvel [3], joint_pos and joint_vel [joints],
-          ctrl [action_size], and for each kind its positions, such as hazards_pos [num, 3] and goal_pos [3]; for kinds
-          that move also vases_quat [num, 4], vases_linvel [num, 3] and vases_angvel [num, 3].
+          ctrl [action_size], buttons_timer [] (0 where there are no buttons), and for each kind its positions, such as
+          hazards_pos [num, 3] and goal_pos [3]; for kinds that move also vases_quat [num, 4], vases_linvel [num, 3] and
+          vases_angvel [num, 3].
         """
         body = robots.pose(self.task.robot, state.physics.qpos, state.physics.qvel)
         world = {
@@ -193,7 +195,7 @@ class Env:
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         world = zeros | upright | world
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
-        qpos, qvel = robots.coordinates(self.task.robot, body)
+        qpos, qvel = robots.coordinates(body)
         movers = [Movers(jnp.zeros((0, 3)), jnp.zeros((0, 3)))]
         for kind in self.task.movers:
             yaw = geometry.quat_to_yaw(world[f"{kind.name}_quat"])
@@ -214,12 +216,12 @@ class Env:
             *((kind.name, kind.num, kind.placement) for kind in task.objects),
         ]
 
-    def _draw(self, key: jax.Array) -> tuple[PhysicsState, jax.Array, jax.Array]:
-        """A new layout with everything at rest: physics, places and a key for the goals to come."""
+    def _draw(self, key: jax.Array) -> tuple[PhysicsState, jax.Array, jax.Array, jax.Array]:
+        """A new layout at rest: physics, places, a key for the goals to come, and whether room was found."""
         key, layout_key, goal_key, robot_key, mover_key = jax.random.split(key, 5)
-        places, _ = self._layout.sample(layout_key)
+        places, valid = self._layout.sample(layout_key)
         # As the original does: the first goal only leaves a hole in the others' distribution, and is drawn again.
-        places, _, _ = self._redraw_goal(places, places, goal_key)
+        places, found, _ = self._redraw_goal(places, places, goal_key)
         body = Pose(
             pos=jnp.append(places[0], self.task.robot.height),
             quat=geometry.yaw_to_quat(jax.random.uniform(robot_key, maxval=2 * jnp.pi)),
@@ -229,8 +231,9 @@ class Env:
         yaw = jax.random.uniform(mover_key, (self._num_movers, 1), maxval=2 * jnp.pi)
         start = [places[self._slots[kind.name]] for kind in self.task.movers]
         pose = jnp.concatenate([jnp.concatenate([jnp.zeros((0, 2)), *start]), yaw], axis=1)
-        qpos, qvel = robots.coordinates(self.task.robot, body)
-        return PhysicsState(qpos, qvel, Movers(pose, jnp.zeros_like(pose)), jnp.zeros(())), places, key
+        qpos, qvel = robots.coordinates(body)
+        physics = PhysicsState(qpos, qvel, Movers(pose, jnp.zeros_like(pose)), jnp.zeros(()))
+        return physics, places, key, valid & found
 
     def _redraw_goal(
         self, positions: jax.Array, places: jax.Array, key: jax.Array
@@ -243,14 +246,14 @@ class Env:
 
     def _begin(self, physics: PhysicsState, places: jax.Array, ctrl: jax.Array, key: jax.Array) -> State:
         """The state from which an episode starts or continues."""
-        view = self._view(physics, places, jnp.zeros(self._num_movers))
+        view = self._view(physics, places, self._physics.contacts(physics))
         no = jnp.zeros((), bool)
         costs = self._costs(view, no)
         return State(
             obs=self._observe(view, physics, self._physics.accelerations(physics, ctrl)),
             reward=jnp.zeros(()),
-            cost=jnp.zeros(()),
-            costs={name: jnp.zeros(()) for name in costs if name != "cost"},
+            cost=costs.pop("cost"),
+            costs=costs,
             terminated=no,
             truncated=no,
             goal_met=no,
@@ -316,7 +319,7 @@ class Env:
         """Sensors and lidars by name, sorted as the original's flat observation is."""
         task = self.task
         body = robots.pose(task.robot, physics.qpos, physics.qvel)
-        readings = robots.sensors(body, robots.acceleration(task.robot, qacc))
+        readings = robots.sensors(body, robots.acceleration(qacc))
         for kind in (task.objective, *task.objects):
             if kind.observed:
                 readings[f"{kind.name}_lidar"] = task.lidar.read(view.robot_pos, view.robot_mat, view.pos[kind.name])
@@ -326,9 +329,14 @@ class Env:
         return jnp.concatenate([reading.ravel() for reading in self._readings(view, physics, qacc).values()])
 
     def _first_readings(self, key: jax.Array) -> dict[str, jax.Array]:
-        physics, places, _ = self._draw(key)
+        physics, places, _, _ = self._draw(key)
         view = self._view(physics, places, jnp.zeros(self._num_movers))
         return self._readings(view, physics, jnp.zeros_like(physics.qvel))
+
+
+def _broken(numbers: Any) -> jax.Array:
+    """Whether any number is not finite, or beyond what MuJoCo takes for sound (its mjMAXVAL), bool []."""
+    return jnp.stack([~(jnp.abs(x) < 1e10).all() for x in jax.tree.leaves(numbers)]).any()
 
 
 def _check_world(world: dict[str, Any], template: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ and if all fail, the whole layout starts again (engine's `sample_layout`). Here 
 once and the first valid one is taken, which is the same distribution.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -16,6 +17,7 @@ from mjx_safety.objects.base import Placement, Rectangle
 TRIES = 100  # of one thing, before the layout starts again
 RESTARTS = 10_000  # of a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
+DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
 _FAR = 1e6  # where things wait that have not been placed yet, out of everybody's way
 
 
@@ -28,12 +30,13 @@ class Layout:
       margin: metres added to the least distance of any two things.
 
     Raises:
-      ValueError: a rectangle is too small for the thing's keepout.
+      ValueError: a thing has no rectangle large enough for its keepout, or all of them together cannot find room.
     """
 
     def __init__(self, spots: Sequence[Placement], extents: Rectangle, margin: float):
         self.num = len(spots)
         rectangles = [_shrunk(spot, extents) for spot in spots]
+        _check_room(spots, extents, margin)
         most = max(map(len, rectangles))
         bounds = np.zeros((self.num, most, 4), np.float32)
         share = np.zeros((self.num, most), np.float32)
@@ -93,15 +96,30 @@ def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
         ((x, y),) = spot.locations
         return [(x - 1e-9, y - 1e-9, x + 1e-9, y + 1e-9)]
     keepout = spot.keepout
-    shrunk = []
-    for x_min, y_min, x_max, y_max in spot.rectangles or (extents,):
-        shrunk.append((x_min + keepout, y_min + keepout, x_max - keepout, y_max - keepout))
-        if x_min + keepout > x_max - keepout or y_min + keepout > y_max - keepout:
-            raise ValueError(
-                f"The rectangle {(x_min, y_min, x_max, y_max)} leaves no place for a keepout of {keepout} m; "
-                "widen it (or Task.extents), or lower the keepout."
-            )
+    boxes = spot.rectangles or (extents,)
+    shrunk = [
+        (x_min + keepout, y_min + keepout, x_max - keepout, y_max - keepout) for x_min, y_min, x_max, y_max in boxes
+    ]
+    shrunk = [box for box in shrunk if box[0] <= box[2] and box[1] <= box[3]]
+    if not shrunk:
+        raise ValueError(
+            f"{boxes[0]} leaves no place for a keepout of {keepout} m; "
+            "widen it (or Task.extents), or lower the keepout."
+        )
     return shrunk
+
+
+def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -> None:
+    """Refuses keepouts that no arrangement fits into the extents."""
+    if any(spot.rectangles or spot.locations for spot in spots):
+        return
+    x_min, y_min, x_max, y_max = extents
+    share = sum(math.pi * (spot.keepout + margin / 2) ** 2 for spot in spots) / ((x_max - x_min) * (y_max - y_min))
+    if share > DENSEST:
+        raise ValueError(
+            f"The keepouts of {len(spots)} things cover {share:.0%} of the extents {extents}, and at most {DENSEST:.0%} "
+            "can be; place fewer things, lower keepouts or widen Task.extents."
+        )
 
 
 def _candidates(key: jax.Array, bounds: jax.Array, share: jax.Array) -> jax.Array:

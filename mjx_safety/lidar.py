@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from mjx_safety import checks
 from mjx_safety.geometry import rotate_back
 
 
@@ -25,10 +26,9 @@ class Lidar:
     alias: bool = True
 
     def __post_init__(self):
-        if self.num_bins < 1:
-            raise ValueError(f"Lidar.num_bins is {self.num_bins}; it must be at least 1.")
-        if self.max_dist is not None and self.max_dist <= 0:
-            raise ValueError(f"Lidar.max_dist is {self.max_dist}; it must be positive, or None for exponential lidar.")
+        checks.whole("Lidar.num_bins", self.num_bins, least=1)
+        if self.max_dist is not None:
+            checks.number("Lidar.max_dist (None for exponential lidar)", self.max_dist, above=0)
 
     def read(self, robot_pos: jax.Array, robot_mat: jax.Array, positions: jax.Array) -> jax.Array:
         """Readings of objects at `positions`.

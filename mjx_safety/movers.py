@@ -194,18 +194,10 @@ def robot_contacts(outline: tuple[Shape, ...], robot: jax.Array, box: jax.Array,
     return _join(contacts)
 
 
-class _Rows(NamedTuple):
-    """Constraint rows of contacts: three edges of the pyramid each, along the normal and to both sides of it.
-
-    Attributes:
-      jac: float32 [..., 3, 3]: edge by (x, y, yaw) of the box.
-      ref: float32 [..., 3]: acceleration along the edge that MuJoCo's reference asks for.
-      stiffness: float32 [..., 3]: inverse regularisation over the box's mass; 0 where nothing touches.
-    """
-
-    jac: jax.Array
-    ref: jax.Array
-    stiffness: jax.Array
+def contacts(outline: tuple[Shape, ...], half: float, movers: Movers, robot: jax.Array) -> jax.Array:
+    """The robot's contact points with each box, its pose being `robot` [3]: float32 [num]."""
+    touch = jax.vmap(lambda pose: robot_contacts(outline, robot, pose, half))(movers.pose)
+    return jnp.sum(jnp.where(touch.dist < 0, touch.points, 0.0), axis=-1)
 
 
 def _jacobian(contact: Contact, origin: jax.Array) -> jax.Array:
@@ -300,17 +292,30 @@ def accelerations(
     return jax.lax.fori_loop(0, ITERATIONS, newton, jnp.zeros((num, 3)))
 
 
+def reach(outline: tuple[Shape, ...], half: float, movers: Movers, robot: Trajectory) -> jax.Array:
+    """Which boxes the robot may touch during the step, bool [num]: it stays in a circle round its start."""
+    path = jnp.max(jnp.linalg.norm(robot.pose[:, :2] - robot.pose[0, :2], axis=-1))
+    distance = jnp.linalg.norm(movers.pose[:, :2] - robot.pose[0, :2], axis=-1)
+    return distance < radius(outline) + half * 2**0.5 + path
+
+
+def _interacting(outline: tuple[Shape, ...], half: float, movers: Movers, robot: Trajectory) -> jax.Array:
+    """The boxes worth a slot, int32 [slots]: those the robot may touch, then moving ones and who lies close to them."""
+    offset = movers.pose[:, None, :2] - movers.pose[:, :2]
+    moving = jnp.any(movers.vel != 0, axis=-1)
+    to_moving = jnp.min(jnp.where(moving, jnp.linalg.norm(offset, axis=-1), jnp.inf), axis=1)  # 0 for moving ones
+    to_robot = jnp.linalg.norm(movers.pose[:, :2] - robot.pose[0, :2], axis=-1)
+    urgency = jnp.where(reach(outline, half, movers, robot), -to_robot, -10.0 - jnp.minimum(to_moving, 10.0))
+    return jax.lax.top_k(urgency, min(SLOTS, len(moving)))[1]
+
+
 def advance(outline: tuple[Shape, ...], half: float, movers: Movers, robot: Trajectory, dt: float):
     """Moves the boxes through one environment step beside the robot's motion.
 
     Returns:
       The boxes afterwards, and the robot's contact points with each at the end, float32 [num].
     """
-    num = movers.pose.shape[0]
-    slots = min(SLOTS, num)
-    distance = jnp.linalg.norm(movers.pose[:, :2] - robot.pose[0, :2], axis=-1)
-    moving = jnp.any(movers.vel != 0, axis=-1)
-    _, chosen = jax.lax.top_k(jnp.where(moving, 10.0, 0.0) - distance, slots)
+    chosen = _interacting(outline, half, movers, robot)
 
     def substep(movers, robot):
         pose, vel, acc = robot
@@ -322,5 +327,4 @@ def advance(outline: tuple[Shape, ...], half: float, movers: Movers, robot: Traj
     robot_acc = (robot.vel[1:] - robot.vel[:-1]) / dt
     movers, _ = jax.lax.scan(substep, movers, (robot.pose[:-1], robot.vel[:-1], robot_acc))
     movers = settle(movers)
-    touch = jax.vmap(lambda pose: robot_contacts(outline, robot.pose[-1], pose, half))(movers.pose)
-    return movers, jnp.sum(jnp.where(touch.dist < 0, touch.points, 0.0), axis=-1)
+    return movers, contacts(outline, half, movers, robot.pose[-1])

@@ -15,7 +15,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # it prints a notice when the o
 
 from mjx_safety import movers as mover_physics
 from mjx_safety import scene, sparse
-from mjx_safety.movers import Movers, Trajectory, radius
+from mjx_safety.movers import Movers, Trajectory
 from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import Robot
 
@@ -91,14 +91,17 @@ class Physics:
         movers, contacts = self._move_boxes(state.movers, Trajectory(qpos[:, :3], qvel[:, :3]))
         return PhysicsState(qpos[-1], qvel[-1], movers, state.time + self.step_time), Motion(qacc, contacts)
 
+    def contacts(self, state: PhysicsState) -> jax.Array:
+        """The robot's contact points with each box at `state`, float32 [num]."""
+        if not self._num_movers:
+            return jnp.zeros(0)
+        return mover_physics.contacts(self._outline, self._half, state.movers, state.qpos[:3])
+
     def _move_boxes(self, movers: Movers, robot: Trajectory) -> tuple[Movers, jax.Array]:
         untouched = movers, jnp.zeros(self._num_movers)
         if not self._num_movers:
             return untouched
-        # The robot's path over the step is at most a few centimetres: a circle round its start covers it.
-        path = jnp.max(jnp.linalg.norm(robot.pose[:, :2] - robot.pose[0, :2], axis=-1))
-        distance = jnp.linalg.norm(movers.pose[:, :2] - robot.pose[0, :2], axis=-1)
-        in_reach = distance < radius(self._outline) + self._half * 2**0.5 + path
+        in_reach = mover_physics.reach(self._outline, self._half, movers, robot)
         moving = jnp.any(movers.vel != 0, axis=-1)
 
         def interact(movers, robot):

@@ -40,6 +40,8 @@ def make(task_id: str, **overrides: Any) -> Env:
     Raises:
       ValueError: unknown id or field, or a value that the task does not allow; names the nearest match.
     """
+    if not isinstance(task_id, str):
+        raise ValueError(f"make got {task_id!r}; it takes a task id such as 'PointGoal1'. For a Task use Env(task).")
     name = task_id.removeprefix("Safexp-").removesuffix("-v0") if task_id.startswith("Safexp-") else task_id
     if name not in _TASKS:
         raise ValueError(f"Unknown task {task_id!r}.{_nearest(name, _TASKS)} Known tasks: {', '.join(_TASKS)}.")

@@ -19,8 +19,8 @@ class Robot:
       name: as in task ids.
       asset: file name of the MJCF under `mjx_safety/assets`.
       height: height of the body's origin in its default pose, metres.
-      planar: whether it only slides and turns (joints: slides x and y, hinge z), so that its free motion has the closed
-        form of `PlanarBody`; otherwise MJX computes it.
+      planar: whether its free motion has the closed form of `PlanarBody`; otherwise MJX integrates the same joints,
+        slides x and y and a hinge z.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Pose:
 
 
 def pose(robot: Robot, qpos: jax.Array, qvel: jax.Array) -> Pose:
-    """Pose of the body from joint coordinates. The Point's are x, y and yaw in the world."""
+    """Pose of the body from joint coordinates: x, y and yaw in the world."""
     zero = jnp.zeros(())
     return Pose(
         pos=jnp.stack([qpos[0], qpos[1], jnp.full((), robot.height)]),
@@ -58,16 +58,14 @@ def pose(robot: Robot, qpos: jax.Array, qvel: jax.Array) -> Pose:
     )
 
 
-def coordinates(robot: Robot, pose: Pose) -> tuple[jax.Array, jax.Array]:
+def coordinates(pose: Pose) -> tuple[jax.Array, jax.Array]:
     """Joint coordinates (qpos, qvel) of a pose: the inverse of `pose`."""
-    del robot
     qpos = jnp.concatenate([pose.pos[:2], geometry.quat_to_yaw(pose.quat)[None]])
     return qpos, jnp.concatenate([pose.linvel[:2], pose.angvel[2:]])
 
 
-def acceleration(robot: Robot, qacc: jax.Array) -> jax.Array:
+def acceleration(qacc: jax.Array) -> jax.Array:
     """Acceleration of the body's origin in the world frame, m/s^2, float32 [3], from joint accelerations."""
-    del robot
     return jnp.stack([qacc[0], qacc[1], jnp.zeros(())])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from mjx_safety import checks
 from mjx_safety.lidar import Lidar
 from mjx_safety.objectives import Goal
 from mjx_safety.objects import Objects, Placement
@@ -42,19 +43,25 @@ class Task:
     indicator: bool = True
 
     def __post_init__(self):
+        checks.kind("Task.robot", self.robot, Robot)
+        checks.kind("Task.objective", self.objective, Goal)
+        checks.kind("Task.objects", self.objects, tuple)
+        for kind in self.objects:
+            checks.kind("An entry of Task.objects", kind, Objects)
         names = [kind.name for kind in self.objects]
         if len(set(names)) < len(names):
             raise ValueError(f"Task.objects holds {names}; give each kind once, with its number in `num`.")
-        x_min, y_min, x_max, y_max = self.extents
-        if x_min >= x_max or y_min >= y_max:
-            raise ValueError(f"Task.extents is {self.extents}; it must be (x_min, y_min, x_max, y_max) in order.")
-        for field in ("num_steps", "frame_skip"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Task.{field} is {getattr(self, field)}; it must be at least 1.")
-        if self.margin < 0:
-            raise ValueError(f"Task.margin is {self.margin} m; it must not be negative.")
-        if self.reward_clip <= 0:
-            raise ValueError(f"Task.reward_clip is {self.reward_clip}; it must be positive.")
+        if len({kind.size for kind in self.movers}) > 1:
+            raise ValueError("Task.objects holds movable kinds of different sizes; the physics takes one size.")
+        checks.rectangle("Task.extents", self.extents)
+        checks.kind("Task.robot_placement", self.robot_placement, Placement)
+        checks.number("Task.margin", self.margin, least=0)
+        checks.whole("Task.num_steps", self.num_steps, least=1)
+        checks.whole("Task.frame_skip", self.frame_skip, least=1)
+        checks.kind("Task.lidar", self.lidar, Lidar)
+        checks.number("Task.reward_clip", self.reward_clip, above=0)
+        checks.number("Task.reward_exception", self.reward_exception)
+        checks.kind("Task.indicator", self.indicator, bool)
 
     @property
     def movers(self) -> tuple[Objects, ...]:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import mjx_safety
+from mjx_safety.objectives import Goal
+from mjx_safety.objects import Hazards, Placement, Vases
 from tests.conftest import actions
 
 NUM_ENVS, EPISODE, STEPS = 6, 10, 45
@@ -15,7 +17,9 @@ NUM_ENVS, EPISODE, STEPS = 6, 10, 45
 @pytest.fixture(scope="module")
 def history():
     """45 steps of 6 slots with episodes of 10 steps: the first states, and those of every step."""
-    env = mjx_safety.make("PointGoal1", num_steps=EPISODE)
+    # Easy goals and large hazards: something to count in ten steps.
+    objects = (Hazards(8, Placement(0.05), size=0.6), Vases(1, constrained=False))
+    env = mjx_safety.make("PointGoal1", num_steps=EPISODE, objects=objects, objective=Goal(Placement(0.05), size=0.9))
     venv = mjx_safety.AutoReset(env, NUM_ENVS)
     first = jax.jit(venv.reset)(jax.random.key(0))
 
@@ -48,11 +52,11 @@ def test_totals_of_an_episode_survive_its_reset(history):
     _, _, states = history
     for field, total in (("reward", "episode_return"), ("cost", "episode_cost"), ("goal_met", "episode_goals")):
         values = np.asarray(getattr(states, field), np.float32)
+        assert values.sum() > 0, field
         for end in range(EPISODE - 1, STEPS, EPISODE):
             expected = values[end + 1 - EPISODE : end + 1].sum(axis=0)
             np.testing.assert_allclose(getattr(states, total)[end], expected, atol=1e-5)
     np.testing.assert_array_equal(states.episode_length[:, 0], np.arange(STEPS) % EPISODE + 1)
-    assert np.abs(np.asarray(states.reward)[EPISODE - 1 :: EPISODE]).max() > 0  # rewards of last steps are kept
 
 
 def test_the_last_observation_is_kept(history):
@@ -71,6 +75,22 @@ def test_a_new_episode_is_a_reset_one(history):
     assert (np.asarray(states.steps)[ends] == 0).all()
     assert (np.asarray(states.physics.time)[ends] == 0).all()
     assert (np.asarray(states.steps)[~ends] > 0).all()
+
+
+def test_no_beginning_is_handed_out_twice():
+    """Slots end a few at a time, so that the bank is used up bit by bit."""
+    venv = mjx_safety.AutoReset(mjx_safety.make("PointGoal0", num_steps=10), 150)
+
+    def body(states, action):
+        states = venv.step(states, action)
+        return states, (states.done, states.places, states.physics.qpos)
+
+    start = jax.jit(lambda key: venv.reset(key, stagger=True))(jax.random.key(0))
+    done, places, qpos = jax.jit(lambda s, a: jax.lax.scan(body, s, a)[1])(start, actions(0, 25, 150))
+    ended = np.asarray(done)
+    assert (ended.sum(axis=1) > 0).all()
+    begun = np.concatenate([np.asarray(places)[ended][:, 1], np.asarray(qpos)[ended]], axis=1)
+    assert len(np.unique(begun.round(5), axis=0)) == len(begun) > 300
 
 
 def test_staggered_slots_end_at_different_times():
@@ -111,5 +131,5 @@ def test_batches_of_batches_equal_batches():
 
 
 def test_wrong_numbers_are_named():
-    with pytest.raises(ValueError, match="num_envs 0"):
+    with pytest.raises(ValueError, match="num_envs of AutoReset is 0"):
         mjx_safety.AutoReset(mjx_safety.make("PointGoal0"), 0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mjx_safety
+from mjx_safety.objects import Hazards, Placement
 from tests.conftest import actions
 
 
@@ -203,14 +204,59 @@ def test_an_episode_is_truncated_at_its_last_step():
     assert flags == [(False, False), (False, False), (True, False)]
 
 
-def test_failed_physics_end_the_episode(goal1):
+@pytest.mark.parametrize("who", ["robot", "vase"])
+def test_failed_physics_end_the_episode(goal1, who, monkeypatch):
     state = place(goal1, goal_pos=jnp.array([0.1, 0.0, 0.16]))
-    broken = state.replace(physics=state.physics.replace(qvel=jnp.array([jnp.inf, 0.0, 0.0])))
-    after = goal1.step(broken.replace(), jnp.zeros(2))
+
+    def explode(physics, ctrl):
+        good, motion = sound(physics, ctrl)
+        if who == "robot":
+            return good.replace(qvel=good.qvel.at[0].set(1e11)), motion
+        return good.replace(movers=good.movers.replace(vel=good.movers.vel.at[0, 1].set(jnp.nan))), motion
+
+    sound = goal1.env._physics.step
+    monkeypatch.setattr(goal1.env._physics, "step", explode)
+    after = jax.jit(lambda s, a: goal1.env.step(s, a))(state, jnp.zeros(2))
     assert after.reward == -10.0
     assert after.costs["cost_exception"] == after.cost == 1.0
     assert after.terminated
     assert not after.goal_met
+    chex.assert_tree_all_finite(after.replace(key=0))
+
+
+def test_the_next_goal_keeps_clear_of_where_the_robot_is_now(goal1):
+    """Not of where it was at the reset: `places` holds the layout, the robot has moved across the world since."""
+    world = place(goal1, robot_pos=jnp.array([-1.0, -1.0, 0.1]), goal_pos=jnp.array([-1.0, -0.9, 0.16]))
+    stale = world.places.at[0].set(jnp.array([1.0, 1.0]))
+    states = jax.vmap(lambda key: world.replace(places=stale, key=key))(jax.random.split(jax.random.key(0), 200))
+    states = goal1.steps(states, jnp.zeros((200, 2)))
+    assert np.asarray(states.goal_met).all()
+    goals = np.asarray(jax.vmap(goal1.env.get_world)(states)["goal_pos"])[:, :2]
+    assert np.linalg.norm(goals + 1.0, axis=1).min() >= 0.705 - 1e-5
+    assert np.linalg.norm(goals - 1.0, axis=1).min() < 0.705
+
+
+def test_the_dense_reward_is_clipped_before_the_bonus():
+    env = mjx_safety.make("PointGoal0", reward_clip=0.01)
+    world = {
+        "robot_pos": jnp.array([0.0, 0.0, 0.1]),
+        "robot_linvel": jnp.array([1.4, 0.0, 0.0]),
+        "goal_pos": jnp.array([0.32, 0.0, 0.16]),
+    }
+    state = jax.jit(env.step)(env.set_world(world, jax.random.key(0)), jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(state.reward, 1.01, rtol=1e-6)
+
+
+def test_a_world_that_starts_inside_a_hazard_costs(goal1):
+    assert place(goal1, hazards_pos=jnp.full((8, 3), 0.05)).cost == 1.0
+    assert place(goal1).cost == 0.0
+
+
+def test_a_layout_that_no_sampling_finds_is_reported():
+    env = mjx_safety.make("PointGoal0", objects=(Hazards(3, Placement(0.6)),), extents=(-1.2, -1.2, 1.2, 1.2))
+    assert jax.jit(env.reset)(jax.random.key(0)).terminated
+    with pytest.raises(ValueError, match="keepouts of 82 things cover 99% of the extents"):
+        mjx_safety.make("PointGoal1", objects=(Hazards(80),))
 
 
 def test_no_room_for_the_next_goal_ends_the_episode():

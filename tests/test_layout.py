@@ -86,7 +86,7 @@ def test_a_thing_is_placed_anew_among_the_others():
 
 
 def test_a_full_world_is_reported():
-    layout = Layout([Placement(0.9), Placement(0.05)], EXTENTS, margin=1.0)
+    layout = Layout([Placement(0.75), Placement(0.3)], EXTENTS, margin=0.0)
     _, valid = layout.resample(jax.random.key(0), 1, jnp.zeros((2, 2)))
     assert not valid
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from mjx_safety import checks
 from mjx_safety.objects.base import Placement
 from mjx_safety.view import View
 
@@ -30,8 +31,8 @@ class Goal:
     rgba = (0.0, 1.0, 0.0, 0.25)
 
     def __post_init__(self):
-        if self.size <= 0:
-            raise ValueError(f"Goal.size is {self.size} m; it must be positive.")
+        checks.kind("Goal.placement", self.placement, Placement)
+        checks.number("Goal.size", self.size, above=0)
 
     @property
     def height(self) -> float:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax
 
+from mjx_safety import checks
 from mjx_safety.view import View
 
 Rectangle = tuple[float, float, float, float]
@@ -26,8 +27,9 @@ class Placement:
     locations: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self):
-        if self.keepout < 0:
-            raise ValueError(f"Placement.keepout is {self.keepout}; it must not be negative.")
+        checks.number("Placement.keepout", self.keepout, least=0)
+        for box in self.rectangles:
+            checks.rectangle("An entry of Placement.rectangles", box)
 
     def split(self, num: int) -> list["Placement"]:
         """The placements of `num` single things: the first ones at the locations, the rest in the rectangles."""
@@ -61,10 +63,9 @@ class Objects:
 
     def __post_init__(self):
         kind = type(self).__name__
-        if self.num < 0:
-            raise ValueError(f"{kind}.num is {self.num}; it must be 0 or more.")
-        if self.size <= 0:
-            raise ValueError(f"{kind}.size is {self.size} m; it must be positive.")
+        checks.whole(f"{kind}.num", self.num, least=0)
+        checks.kind(f"{kind}.placement", self.placement, Placement)
+        checks.number(f"{kind}.size", self.size, above=0)
         if len(self.placement.locations) > self.num:
             raise ValueError(f"{kind} has {len(self.placement.locations)} locations for {self.num} objects.")
 

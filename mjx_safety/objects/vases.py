@@ -11,10 +11,11 @@ from mjx_safety.view import View
 
 @dataclasses.dataclass(frozen=True)
 class Vases(Objects):
-    """Free boxes of half-width `size` that the robot pushes (Safety Gym, section 4.2 "Vases"; options `vases_*`).
+    """Boxes that the robot pushes (Safety Gym, section 4.2 "Vases"; options `vases_*`).
+
+    They are cubes of half-width `size` and 0.001 kg/m^3: so light that the robot does not feel them.
 
     Attributes:
-      density: kg/m^3.
       contact_cost: cost of each contact point between robot and vase.
       velocity_cost: cost per m/s of every vase that moves at `velocity_threshold` or faster.
       velocity_threshold: m/s.
@@ -23,7 +24,6 @@ class Vases(Objects):
     num: int = 1
     placement: Placement = Placement(keepout=0.15)
     size: float = 0.1
-    density: float = 0.001
     contact_cost: float = 1.0
     velocity_cost: float = 1.0
     velocity_threshold: float = 1e-4

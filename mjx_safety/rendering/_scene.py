@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from mjx_safety import geometry
+from mjx_safety.autoreset import VecState
 from mjx_safety.robots import Robot
 from mjx_safety.scene import robot_spec
 
@@ -85,6 +86,8 @@ class Scene(NamedTuple):
 
 def build(env: "Env", states: "State") -> Scene:
     """Reads states, with or without a leading time axis, into a scene."""
+    if isinstance(states, VecState):
+        states = states.unbatched()
     ndim = getattr(getattr(states, "obs", None), "ndim", None)
     if ndim is None:
         raise TypeError(
@@ -94,7 +97,8 @@ def build(env: "Env", states: "State") -> Scene:
     if ndim > 2:
         raise ValueError(
             f"states.obs has shape {list(states.obs.shape)}, but an episode of one environment has [T, "
-            f"{states.obs.shape[-1]}]; pick one: jax.tree.map(lambda leaf: leaf[:, 0], states)."
+            f"{states.obs.shape[-1]}]; pick one of states or, for AutoReset's, "
+            "states.unbatched(): jax.tree.map(lambda leaf: leaf[:, 0], states)."
         )
     if ndim == 1:
         states = jax.tree.map(lambda leaf: leaf[None], states)

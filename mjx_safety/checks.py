@@ -1,0 +1,32 @@
+"""Checks of user settings, with one sentence of complaint."""
+
+import math
+import numbers
+from typing import Any
+
+
+def number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> None:
+    """Raises ValueError unless `value` is a finite real number, at least `least` and more than `above`."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or value < least or value <= above:
+        bound = f" of at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
+        raise ValueError(f"{name} is {value!r}; it must be a finite number{bound}.")
+
+
+def whole(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless `value` is an integer of at least `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+
+
+def kind(name: str, value: Any, *kinds: type) -> None:
+    """Raises ValueError unless `value` is of one of the kinds."""
+    if not isinstance(value, kinds):
+        raise ValueError(f"{name} is {value!r}; it must be a {' or '.join(k.__name__ for k in kinds)}.")
+
+
+def rectangle(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is (x_min, y_min, x_max, y_max) in order."""
+    sound = isinstance(value, tuple) and len(value) == 4 and all(isinstance(x, numbers.Real) for x in value)
+    if not sound or not (value[0] < value[2] and value[1] < value[3]):
+        raise ValueError(f"{name} is {value!r}; it must be (x_min, y_min, x_max, y_max) in order.")

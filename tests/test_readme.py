@@ -1,0 +1,33 @@
+"""The README's Python runs as it stands there."""
+
+import pathlib
+import re
+
+import pytest
+
+from mjx_safety import suite
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_environment_examples_run(monkeypatch):
+    monkeypatch.setattr("mjx_safety.registry._TASKS", dict(suite.TASKS))
+    names = {}
+    for block in BLOCKS[:2]:
+        exec(block.replace("4096", "8"), names)
+    assert names["states"].obs.shape == (8, 60)
+    assert "CrowdedGoal" in names["mjx_safety"].registered()
+
+
+def test_the_training_example_runs(monkeypatch, tmp_path):
+    agents = pytest.importorskip("agents")
+    from tests.conftest import compiled
+
+    state = compiled("PointGoal1").reset(__import__("jax").random.key(0))
+    monkeypatch.chdir(tmp_path)
+    tiny = agents.preset("cpu", total_steps=512, num_envs=16, num_steps=16, eval_episodes=0, video_steps=0)
+    monkeypatch.setattr(agents, "preset", lambda *_, **__: tiny)
+    names = {"state": state}
+    exec(BLOCKS[2], names)
+    assert names["action"].shape == (2,)
