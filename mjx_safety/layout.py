@@ -117,8 +117,8 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
     share = sum(math.pi * (spot.keepout + margin / 2) ** 2 for spot in spots) / ((x_max - x_min) * (y_max - y_min))
     if share > DENSEST:
         raise ValueError(
-            f"The keepouts of {len(spots)} things cover {share:.0%} of the extents {extents}, and at most {DENSEST:.0%} "
-            "can be; place fewer things, lower keepouts or widen Task.extents."
+            f"The keepouts of {len(spots)} things cover {share:.0%} of the extents {extents}; {DENSEST:.0%} at most "
+            "can be covered. Place fewer things, lower keepouts or widen Task.extents."
         )
 
 
