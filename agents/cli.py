@@ -53,7 +53,10 @@ class EvaluateArgs:
 def train_command(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 diverged, 2 refused, 130 interrupted."""
     try:
-        args = _parse_train(sys.argv[1:] if argv is None else list(argv))
+        argv = sys.argv[1:] if argv is None else list(argv)
+        if not argv:
+            raise ValueError("name a task, for example: python -m agents.train PointGoal1; see --help")
+        args = _parse_train(argv)
         run = prepare(args.task, args.config, args.run_dir, args.resume)
     except (ValueError, KeyError, OSError) as error:
         return _refuse(error)

@@ -77,7 +77,10 @@ class Config:
 
     def __post_init__(self):
         for field in ("seeds", "cost_limits", "hidden_sizes"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))  # JSON and users bring lists
+            value = getattr(self, field)
+            if not isinstance(value, Iterable) or isinstance(value, str):
+                raise ValueError(f"{field} is {value!r}; it must be a list of numbers")
+            object.__setattr__(self, field, tuple(value))  # JSON and users bring lists
 
     @property
     def batch_size(self) -> int:
@@ -107,7 +110,9 @@ PRESETS = {
         hidden_sizes=(256, 256),
         updates_per_chunk=20,
     ),
-    # safety-starter-agents (Ray, Achiam and Amodei 2019), its 80 full-batch passes cut into minibatches.
+    # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into
+    # minibatches. What stays ours: value targets are GAE + V instead of discounted returns-to-go, initial weights
+    # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch.
     "paper": Config(
         total_steps=10_000_000,
         num_envs=1024,
@@ -172,6 +177,8 @@ def validate(config: Config) -> None:
         values = getattr(config, field)
         if not values or len(set(values)) != len(values):
             raise ValueError(f"{field} needs at least one value and no repeats, got {values}")
+    if not config.hidden_sizes:
+        raise ValueError("hidden_sizes needs at least one layer, for example 64 64")
     if config.batch_size % config.num_minibatches:
         raise ValueError(
             f"num_minibatches={config.num_minibatches} does not divide the batch of num_envs x num_steps = "

@@ -71,7 +71,8 @@ _adam = optax.scale_by_adam()
 
 def init_adam(hyper: "Hyper") -> AdamState:
     """raw = softplus^-1(multiplier_init)."""
-    raw = jnp.log(jnp.expm1(hyper.multiplier_init))
+    start = hyper.multiplier_init
+    raw = start + jnp.log(-jnp.expm1(-start))  # log(exp(start) - 1) without its overflow
     return AdamState(hyper.multiplier_init, raw, _adam.init(raw))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from agents.config import Config
 from agents.ppo_lagrangian import METRICS
 
+PARTIAL = ".partial"  # of a file that was being written when the process died
 CONFIG, METRICS_FILE, TIMING = "config.json", "metrics.jsonl", "timing.jsonl"
 
 
@@ -31,7 +32,7 @@ def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> C
     """
     if resume and (run_dir / CONFIG).exists():
         check_same(run_dir, *read_config(run_dir), task, config)
-    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    elif run_dir.exists() and (not run_dir.is_dir() or any(p.suffix != PARTIAL for p in run_dir.iterdir())):
         if resume:
             raise ValueError(f"{run_dir} holds no run to resume ({CONFIG} is missing): name another --run-dir")
         raise FileExistsError(f"{run_dir} is not empty: add --resume to continue its run, or name another --run-dir")
@@ -67,7 +68,7 @@ def check_same(run_dir: Path, saved_task: str | None, saved: Config, task: str |
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step: a reader, or a killed writer, leaves the old or the new content."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{PARTIAL}")
     partial.write_text(text)
     os.replace(partial, path)
 
@@ -111,6 +112,13 @@ def truncate_rows(path: Path, count: int) -> None:
     if len(lines) < count or (count and not lines[count - 1].endswith("\n")):
         raise ValueError(f"{path} has lost rows: the last checkpoint follows {count}, only {len(lines)} are left")
     write_atomically(path, "".join(lines[:count]))
+
+
+def truncate_timing(path: Path, done: int) -> None:
+    """Keep the rows of updates up to `done`; a killed run may have written more, the last one in part."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    write_atomically(path, "".join(line for line in whole if json.loads(line)["update"] <= done))
 
 
 def read_metrics(run_dir: str | Path, num_agents: int) -> dict[str, np.ndarray]:

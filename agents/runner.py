@@ -57,12 +57,13 @@ def train(
 
     Args:
         env: a registered id such as "PointGoal1", or an environment.
-        config: settings; without any, the preset for this machine (`agents.preset()`).
+        config: settings; without any, those of the run to resume, else the preset for this machine (`agents.preset()`).
         run_dir: directory to write; runs/<task>-<time> without one.
         resume: continue the run in `run_dir`; it ends with exactly the metrics of an uninterrupted one.
         progress: print progress and the evaluation.
 
     Raises:
+        TypeError: `env` is no environment or `config` no Config.
         ValueError: a setting is wrong, or the run to resume had other settings.
         OSError: the directory cannot be written, or holds a run and `resume` is False.
         FloatingPointError: training diverged.
@@ -74,10 +75,16 @@ def prepare(
     env: "Env | str", config: Config | None, run_dir: str | Path | None, resume: bool
 ) -> tuple["Env", str | None, Config, Path]:
     """Everything that can be refused, before anything is compiled."""
-    config = config or preset()
+    if resume and config is None and run_dir is not None and (Path(run_dir) / run_directory.CONFIG).exists():
+        _, config = run_directory.read_config(Path(run_dir))
+    config = preset() if config is None else config
+    if not isinstance(config, Config):
+        raise TypeError(f"config is {config!r}; it must be an agents.Config, such as agents.preset() gives")
     validate(config)
     task = env if isinstance(env, str) else None
     env = mjx_safety.make(env) if isinstance(env, str) else env
+    if not all(hasattr(env, name) for name in ("reset", "step", "task", "observation_size", "action_size")):
+        raise TypeError(f"env is {env!r}; it must be a task id such as 'PointGoal1', or an environment")
     if run_dir is None:
         if resume:
             raise ValueError("--resume needs the --run-dir of the run to continue")
@@ -115,6 +122,7 @@ def _optimize(env: "Env", task: str | None, config: Config, run_dir: Path, progr
         states = checkpoints.restore_latest(jax.eval_shape(init, keys, hypers))
         done = 0 if states is None else int(states.num_updates[0])
         run_directory.truncate_rows(metrics_file, done * len(config.agents))
+        run_directory.truncate_timing(timing_file, done)
         if states is None:
             # Copies: outputs that share a buffer with each other or with an input cannot be donated.
             states = jax.tree.map(jnp.copy, jax.jit(init)(keys, hypers))

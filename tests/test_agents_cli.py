@@ -101,7 +101,8 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--num-minibatches", "7"], "num_minibatches=7 does not divide the batch"),
         (["Toy", "--resume"], "--resume needs the --run-dir of the run to continue"),
         (["Toy", "--lr"], "Missing value for argument '--lr'"),
-        ([], "Missing from python -m agents.train: TASK"),
+        (["Toy", "--hidden-sizes"], "hidden_sizes needs at least one layer"),
+        ([], "name a task, for example: python -m agents.train PointGoal1"),
     ],
 )
 def test_mistakes_are_one_sentence(toy, tmp_path, monkeypatch, capsys, argv, message):
@@ -113,6 +114,34 @@ def test_mistakes_are_one_sentence(toy, tmp_path, monkeypatch, capsys, argv, mes
     assert message in error
     assert error.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: agents.train(None), "env is None; it must be a task id"),
+        (lambda: agents.train("Toy", {"lr": 1.0}), "it must be an agents.Config"),
+        (lambda: agents.Config(seeds=0), "seeds is 0; it must be a list of numbers"),
+    ],
+)
+def test_mistakes_in_python_are_one_sentence(toy, tmp_path, monkeypatch, call, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_killed_while_its_settings_were_written_is_begun_again(tmp_path):
+    (tmp_path / ".config.json.partial").write_text("{")
+    run_directory.open_run(tmp_path, "Toy", agents.Config(), resume=True)
+    assert run_directory.read_config(tmp_path)[0] == "Toy"
+
+
+def test_timing_of_lost_updates_is_dropped(tmp_path):
+    path = tmp_path / "timing.jsonl"
+    path.write_text('{"update": 2}\n{"update": 4}\n{"upd')
+    run_directory.truncate_timing(path, done=2)
+    assert path.read_text() == '{"update": 2}\n'
 
 
 def test_unwritable_directory(toy, tmp_path, capsys):
