@@ -26,8 +26,8 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 class TrainArgs:
     """Train PPO-Lagrangian agents on a safety task, then evaluate and film them."""
 
-    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TASK")]
-    """Registered id, for example PointGoal1."""
+    task: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TASK")]
+    """Registered id, for example PointGoal1; may be left out with --resume."""
     config: tyro.conf.OmitArgPrefixes[Config]
     """Settings; the defaults shown are those of the chosen preset."""
     run_dir: Path | None = None
@@ -53,10 +53,9 @@ class EvaluateArgs:
 def train_command(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 diverged, 2 refused, 130 interrupted."""
     try:
-        argv = sys.argv[1:] if argv is None else list(argv)
-        if not argv:
+        args = _parse_train(sys.argv[1:] if argv is None else list(argv))
+        if args.task is None:
             raise ValueError("name a task, for example: python -m agents.train PointGoal1; see --help")
-        args = _parse_train(argv)
         run = prepare(args.task, args.config, args.run_dir, args.resume)
     except (ValueError, KeyError, OSError) as error:
         return _refuse(error)
@@ -99,10 +98,10 @@ def _parse_train(argv: list[str]) -> TrainArgs:
     first.add_argument("--run-dir", type=Path)
     first.add_argument("--resume", action="store_true")
     known, _ = first.parse_known_args(argv)
-    task, config = tyro.MISSING, preset(known.preset)
+    task, config = None, preset(known.preset)
     if known.resume and known.run_dir and (known.run_dir / run_directory.CONFIG).exists():
-        saved_task, saved = run_directory.read_config(known.run_dir)
-        task, config = saved_task or tyro.MISSING, config if known.preset else saved
+        task, saved = run_directory.read_config(known.run_dir)
+        config = config if known.preset else saved
     return _parse("python -m agents.train", TrainArgs, argv, TrainArgs(task, config))
 
 

@@ -32,7 +32,7 @@ def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> C
     """
     if resume and (run_dir / CONFIG).exists():
         check_same(run_dir, *read_config(run_dir), task, config)
-    elif run_dir.exists() and (not run_dir.is_dir() or any(p.suffix != PARTIAL for p in run_dir.iterdir())):
+    elif run_dir.exists() and (not run_dir.is_dir() or not all(p.match(f".*{PARTIAL}") for p in run_dir.iterdir())):
         if resume:
             raise ValueError(f"{run_dir} holds no run to resume ({CONFIG} is missing): name another --run-dir")
         raise FileExistsError(f"{run_dir} is not empty: add --resume to continue its run, or name another --run-dir")

@@ -12,6 +12,7 @@ import agents
 import mjx_safety
 from agents import cli, evaluation, networks, run_directory
 from agents.policy import Policy
+from agents.runner import prepare
 from tests.toy_env import ToyEnv, ToyTask
 
 SIZES = {"num-envs": 16, "num-steps": 16, "total-steps": 1024, "num-minibatches": 4}
@@ -103,6 +104,7 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--lr"], "Missing value for argument '--lr'"),
         (["Toy", "--hidden-sizes"], "hidden_sizes needs at least one layer"),
         ([], "name a task, for example: python -m agents.train PointGoal1"),
+        (["--lr", "0.1"], "name a task, for example: python -m agents.train PointGoal1"),
     ],
 )
 def test_mistakes_are_one_sentence(toy, tmp_path, monkeypatch, capsys, argv, message):
@@ -135,6 +137,20 @@ def test_a_run_killed_while_its_settings_were_written_is_begun_again(tmp_path):
     (tmp_path / ".config.json.partial").write_text("{")
     run_directory.open_run(tmp_path, "Toy", agents.Config(), resume=True)
     assert run_directory.read_config(tmp_path)[0] == "Toy"
+
+
+def test_other_partial_files_are_not_overlooked(tmp_path):
+    (tmp_path / "notes.partial").touch()
+    with pytest.raises(FileExistsError, match="is not empty"):
+        run_directory.open_run(tmp_path, "Toy", agents.Config(), resume=False)
+
+
+def test_resume_from_python_takes_the_saved_settings(toy, tmp_path):
+    config = agents.preset("paper", seeds=(3,))
+    run_directory.open_run(tmp_path, "Toy", config, resume=False)
+    assert prepare("Toy", None, tmp_path, resume=True)[2] == config
+    with pytest.raises(ValueError, match="seeds is \\(3,\\) there but \\(0,\\) here"):
+        prepare("Toy", agents.preset("paper"), tmp_path, resume=True)
 
 
 def test_timing_of_lost_updates_is_dropped(tmp_path):

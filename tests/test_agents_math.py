@@ -103,6 +103,12 @@ def test_adam_by_hand():
     np.testing.assert_allclose(down.raw - fresh.raw, -0.1, rtol=1e-4)
 
 
+@pytest.mark.parametrize("multiplier", [1e-6, 100.0])
+def test_adam_starts_at_any_multiplier(multiplier):
+    state = lagrange.init_adam(hyper(multiplier="adam", multiplier_init=multiplier))
+    np.testing.assert_allclose(jax.nn.softplus(state.raw), multiplier, rtol=1e-5)
+
+
 def test_normalizer_is_numpy_over_everything_seen():
     rng = np.random.default_rng(0)
     batches = [

@@ -276,10 +276,14 @@ def test_resume_ends_with_the_same_metrics(whole, tmp_path, monkeypatch):
     stopped_run(tmp_path / "run", monkeypatch, after=4)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"update": 5, "env_steps": 1280}\n{"update": 6, "env_st')  # killed while it wrote the next rows
+    with (tmp_path / "run" / "timing.jsonl").open("a") as file:
+        file.write('{"update": 6, "sec')
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert resume(tmp_path / "run") == metrics_text(whole)
         assert resume(tmp_path / "run") == metrics_text(whole)  # nothing left to do
+    timing = (tmp_path / "run" / "timing.jsonl").read_text().splitlines()
+    assert [json.loads(row)["update"] for row in timing] == [2, 4, 6, 8]
 
 
 def truncate(path: Path) -> None:
