@@ -1,8 +1,16 @@
 """Checks of user settings, with one sentence of complaint."""
 
+import difflib
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The question whether the known word most like `word` was meant, or nothing where none is like it."""
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> None:

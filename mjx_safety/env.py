@@ -1,6 +1,5 @@
 """The environment: `reset` and `step` of one Safety Gym task, as pure functions."""
 
-import difflib
 from typing import Any, TypeVar
 
 import flax.struct
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_safety import geometry, robots, sparse
+from mjx_safety import checks, geometry, robots, sparse
 from mjx_safety.layout import Layout
 from mjx_safety.movers import Movers, settle
 from mjx_safety.objects import Objects, Placement
@@ -346,8 +345,7 @@ def _check_world(world: dict[str, Any], template: dict[str, Any]) -> None:
         raise ValueError(f"set_world lacks {', '.join(missing)}; it needs the positions of the robot and every kind.")
     for name, value in world.items():
         if name not in template:
-            near = difflib.get_close_matches(name, template, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = checks.nearest(name, template)
             raise ValueError(f"set_world got {name!r}, which this task lacks.{hint} It has: {', '.join(template)}.")
         if jnp.shape(value) != template[name].shape:
             raise ValueError(f"set_world got {name!r} of shape {jnp.shape(value)}; it must be {template[name].shape}.")

@@ -9,6 +9,7 @@ acceleration, so the coupling is one-way. The robot moves first; then each box s
   on a lone box in C MuJoCo (`floor_friction`).
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ _TIMECONST, _DAMPRATIO = 0.02, 1.0
 _DMIN, _DMAX, _WIDTH = 0.9, 0.95, 0.001
 _FRICTION = 1.0
 _EDGES = 8  # edges of the condim-6 pyramid along which a planar body sees the normal alone
+
+
+# Full float32 products: recent GPUs default to TF32, which breaks fidelity silently.
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 @flax.struct.dataclass
@@ -278,15 +283,15 @@ def accelerations(
     def newton(_, acc):
         gap = _along(jac, acc[:, None]) - ref
         force = jnp.where(gap < 0, stiffness, 0.0)
-        gradient = inertia * acc + jnp.einsum("...ce,...cei->...i", force * gap, jac)
-        hessian = jnp.diag(inertia) + jnp.einsum("...ce,...cei,...cej->...ij", force, jac, jac)
+        gradient = inertia * acc + _einsum("...ce,...cei->...i", force * gap, jac)
+        hessian = jnp.diag(inertia) + _einsum("...ce,...cei,...cej->...ij", force, jac, jac)
         if num > 1:
             gap = _along(jac_a, acc[first, None]) + _along(jac_b, acc[second, None]) - pair_ref
             force = jnp.where(gap < 0, pair_stiffness, 0.0)
             for jacobian, index in ((jac_a, first), (jac_b, second)):
-                gradient = gradient.at[index].add(jnp.einsum("...ce,...cei->...i", force * gap, jacobian))
+                gradient = gradient.at[index].add(_einsum("...ce,...cei->...i", force * gap, jacobian))
                 # Twice the block: a bound on the coupled Hessian, so that the blocks can be solved at once.
-                hessian = hessian.at[index].add(2 * jnp.einsum("...ce,...cei,...cej->...ij", force, jacobian, jacobian))
+                hessian = hessian.at[index].add(2 * _einsum("...ce,...cei,...cej->...ij", force, jacobian, jacobian))
         return acc - _solve3(hessian, gradient)
 
     return jax.lax.fori_loop(0, ITERATIONS, newton, jnp.zeros((num, 3)))

@@ -1,10 +1,9 @@
 """Task ids: `make`, `register`, `registered`."""
 
 import dataclasses
-import difflib
 from typing import Any
 
-from mjx_safety import suite
+from mjx_safety import checks, suite
 from mjx_safety.env import Env
 from mjx_safety.task import Task
 
@@ -44,14 +43,11 @@ def make(task_id: str, **overrides: Any) -> Env:
         raise ValueError(f"make got {task_id!r}; it takes a task id such as 'PointGoal1'. For a Task use Env(task).")
     name = task_id.removeprefix("Safexp-").removesuffix("-v0") if task_id.startswith("Safexp-") else task_id
     if name not in _TASKS:
-        raise ValueError(f"Unknown task {task_id!r}.{_nearest(name, _TASKS)} Known tasks: {', '.join(_TASKS)}.")
+        raise ValueError(f"Unknown task {task_id!r}.{checks.nearest(name, _TASKS)} Known tasks: {', '.join(_TASKS)}.")
     fields = [field.name for field in dataclasses.fields(Task)]
     for field in overrides:
         if field not in fields:
-            raise ValueError(f"Task has no field {field!r}.{_nearest(field, fields)} Fields: {', '.join(fields)}.")
+            raise ValueError(
+                f"Task has no field {field!r}.{checks.nearest(field, fields)} Fields: {', '.join(fields)}."
+            )
     return Env(dataclasses.replace(_TASKS[name], **overrides))
-
-
-def _nearest(word: str, known: Any) -> str:
-    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" Did you mean {matches[0]!r}?" if matches else ""

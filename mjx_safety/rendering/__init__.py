@@ -1,6 +1,5 @@
 """Pictures and videos of episodes (host only): in 3D with MuJoCo's renderer, or flat where no GL library works."""
 
-import difflib
 import numbers
 import os
 import pathlib
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mjx_safety import checks
 from mjx_safety.rendering import _flat, _gl, _scene
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def render(env: "Env", states: "State", camera: str = "fixedfar", width: int = 4
       ImportError: if neither a GL back end nor matplotlib is there.
     """
     if camera not in _scene.CAMERAS:
-        match = difflib.get_close_matches(str(camera), _scene.CAMERAS, n=1)
-        hint = f" Did you mean {match[0]!r}?" if match else ""
+        hint = checks.nearest(str(camera), _scene.CAMERAS)
         raise ValueError(f"There is no camera {camera!r}; choose from {', '.join(_scene.CAMERAS)}.{hint}")
     for name, size in (("width", width), ("height", height)):
         if not (isinstance(size, numbers.Integral) and 1 <= size <= MAX_SIZE):
