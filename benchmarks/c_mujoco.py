@@ -12,24 +12,35 @@ from mjx_safety import Env
 from mjx_safety.scene import robot_spec
 
 CONDIM = 6  # Safety Gym's contacts: sliding, torsional and rolling friction
-DENSITY = 0.001  # kg/m^3, Safety Gym's vases
 LENGTH = 20  # environment steps of a rollout: long enough to hide its start, short enough to stay near the layout
+GEOMS = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in ("box", "cylinder", "sphere")}
 
 
 def scene_model(env: Env) -> mujoco.MjModel:
-    """A layout of the task as the original simulates it: the robot and free boxes on a floor, float64.
+    """A layout of the task as the original simulates it: the robot, what it bumps into and what it pushes, float64.
 
-    Hazards and goals touch nothing and are left out, as are lidar, rewards and costs: this flatters C.
+    Gremlins are welded to where they start. Hazards and goals touch nothing and are left out, as are lidar, rewards
+    and costs: this flatters C.
     """
     world = jax.device_get(jax.jit(lambda key: env.get_world(env.reset(key)))(jax.random.key(0)))
     spec = robot_spec(env.task.robot)
     spec.body("robot").pos = world["robot_pos"]
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5.0, 5.0, 0.1], condim=CONDIM)
-    for kind in env.task.movers:
-        for pos, quat in zip(world[f"{kind.name}_pos"], world[f"{kind.name}_quat"], strict=True):
-            box = spec.worldbody.add_body(pos=pos, quat=quat)
-            box.add_freejoint()
-            box.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[kind.size] * 3, density=DENSITY, condim=CONDIM)
+    for kind in env.task.objects:
+        pushed, obstacle = kind.boxes(), kind.obstacle()
+        places = world[f"{kind.name}_pos"].reshape(-1, 3)
+        for i, pos in enumerate(places):
+            if obstacle:
+                geom = GEOMS[obstacle.kind]
+                spec.worldbody.add_body(pos=pos).add_geom(type=geom, size=obstacle.size, condim=CONDIM)
+            elif pushed:
+                name = f"{kind.name}{i}"
+                box = spec.worldbody.add_body(name=name, pos=pos, quat=world[f"{kind.name}_quat"].reshape(-1, 4)[i])
+                box.add_freejoint()
+                for centre, half in pushed.parts:
+                    box.add_geom(pos=centre, size=half, density=pushed.density, condim=CONDIM, type=GEOMS["box"])
+                if pushed.travel is not None:
+                    spec.add_equality(type=mujoco.mjtEq.mjEQ_WELD, name1=name, objtype=mujoco.mjtObj.mjOBJ_BODY)
     return spec.compile()
 
 

@@ -161,6 +161,9 @@ class AutoReset:
         return Bank(_beginning(starts), jnp.int32(0), key)
 
 
+_EPISODE = ("obs", "steps", "ctrl", "physics", "places", "target", "timer", "measured", "key")
+
+
 def _beginning(state: State) -> dict[str, Any]:
     """The fields that an episode starts anew; the others tell of the step that led to it."""
-    return {name: getattr(state, name) for name in ("obs", "steps", "ctrl", "physics", "places", "potential", "key")}
+    return {name: getattr(state, name) for name in _EPISODE}

@@ -13,18 +13,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
-def number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> None:
-    """Raises ValueError unless `value` is a finite real number, at least `least` and more than `above`."""
+def number(
+    name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> None:
+    """Raises ValueError unless `value` is a finite real number, `least` to `most` and more than `above`."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value < least or value <= above:
+    if not real or not (least <= float(value) <= most and float(value) > above):
         bound = f" of at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
+        bound += f" and at most {most:g}" if most < math.inf else ""
         raise ValueError(f"{name} is {value!r}; it must be a finite number{bound}.")
 
 
-def whole(name: str, value: Any, least: int) -> None:
-    """Raises ValueError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+def whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raises ValueError unless `value` is an integer from `least` to `most`."""
+    sound = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not sound or int(value) < least or (most is not None and int(value) > most):
+        bound = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}; it must be a whole number {bound}.")
 
 
 def kind(name: str, value: Any, *kinds: type) -> None:
@@ -38,3 +43,9 @@ def rectangle(name: str, value: Any) -> None:
     sound = isinstance(value, tuple) and len(value) == 4 and all(isinstance(x, numbers.Real) for x in value)
     if not sound or not (value[0] < value[2] and value[1] < value[3]):
         raise ValueError(f"{name} is {value!r}; it must be (x_min, y_min, x_max, y_max) in order.")
+
+
+def point(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is (x, y)."""
+    if not isinstance(value, tuple) or len(value) != 2 or not all(isinstance(x, numbers.Real) for x in value):
+        raise ValueError(f"{name} is {value!r}; it must be (x, y).")

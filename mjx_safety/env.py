@@ -5,12 +5,12 @@ from typing import Any, TypeVar
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mjx_safety import checks, geometry, robots, sparse
+from mjx_safety import checks, geometry, lidar, robots, scene, sparse
+from mjx_safety.boxes import Boxes
+from mjx_safety.contact import Forces
 from mjx_safety.layout import Layout
-from mjx_safety.movers import Movers, settle
-from mjx_safety.objects import Objects, Placement
+from mjx_safety.objects import Placement
 from mjx_safety.physics import Physics, PhysicsState
 from mjx_safety.robots import Pose
 from mjx_safety.task import Task
@@ -26,15 +26,18 @@ class State:
       reward: float32 [].
       cost: float32 [], 0 or 1 with the indicator on.
       costs: float32 [] by Safety Gym's names ("cost_hazards", ...), and "cost_exception".
-      terminated: bool [], the physics failed, or no place was left for the next goal (after a reset: for a layout).
+      terminated: bool [], the physics failed, or no place was left for the next goal (after a reset: for a layout), or
+        the goal was reached and there is no next one (`Task.continue_goal`).
       truncated: bool [], the episode reached its last step.
       goal_met: bool [], the goal was reached in this step.
       steps: int32 [], steps taken in this episode.
       ctrl: float32 [action_size], the last clipped action.
       physics: what moves.
       places: float32 [num, 2], metres: where the layout's things are, or were put if they move since.
-      potential: float32 [], the objective's potential, whose fall the next step pays.
-      key: for the goals to come.
+      target: int32 [], which button is the goal; 0 where there are none.
+      timer: int32 [], steps for which the buttons stay dark.
+      measured: float32 [k], what the objective measures the next reward from.
+      key: for the goals to come, and for noise.
     """
 
     obs: jax.Array
@@ -48,7 +51,9 @@ class State:
     ctrl: jax.Array
     physics: PhysicsState
     places: jax.Array
-    potential: jax.Array
+    target: jax.Array
+    timer: jax.Array
+    measured: jax.Array
     key: jax.Array
 
 
@@ -67,9 +72,10 @@ class Env:
 
     def __init__(self, task: Task):
         self.task = task
-        self._num_movers = sum(kind.num for kind in task.movers)
-        half = task.movers[0].size if task.movers else 0.0
-        self._physics = Physics(task.robot, self._num_movers, half, task.frame_skip)
+        self._kinds = tuple(kind for kind in task.objects if kind.num)
+        self._moving = tuple(kind for kind in self._kinds if kind.boxes())
+        self._physics = Physics(task.robot, self._kinds, task.frame_skip)
+        self._joint_sensors = scene.joint_sensors(scene.robot_model(task.robot))
         self.action_size = self._physics.action_size
 
         spots, self._slots = [], {}
@@ -90,8 +96,8 @@ class Env:
         Args:
           key: random key, `jax.random.key(seed)`.
         """
-        physics, places, key, found = self._draw(key)
-        state = self._begin(physics, places, jnp.zeros(self.action_size), key)
+        physics, places, target, key, found = self._draw(key)
+        state = self._begin(physics, places, target, jnp.int32(0), jnp.zeros(self.action_size), key)
         return state.replace(terminated=~found)
 
     def step(self, state: StateT, action: jax.Array) -> StateT:
@@ -105,31 +111,28 @@ class Env:
           ValueError: the action has the wrong shape.
         """
         task = self.task
-        ctrl = self._clip(action)
-        physics, motion = self._physics.step(state.physics, ctrl)
+        ctrl, count, key = self._command(action, state.key)
+        physics, motion = self._physics.step(state.physics, ctrl, self._solid(state.places), count)
         failed = _broken((physics, motion))
         physics = jax.tree.map(lambda old, new: jnp.where(failed, old, new), state.physics, physics)
         motion = jax.tree.map(lambda value: jnp.where(failed, 0.0, value), motion)
 
-        view = self._view(physics, state.places, motion.contacts)
-        progress = jnp.clip(state.potential - task.objective.potential(view), -task.reward_clip, task.reward_clip)
-        goal_met = task.objective.reached(view) & ~failed
-        reward = progress + jnp.where(goal_met, task.objective.reward_goal, 0.0)
+        view = self._view(physics, state.places, motion.contacts, state.target, state.timer)
         costs = self._costs(view, failed)
+        goal_met = task.objective.reached(view) & ~failed
+        reward = task.objective.reward(view, state.measured) + task.reward_orientation * view.robot_mat[2, 2]
+        reward = jnp.clip(reward, -task.reward_clip, task.reward_clip)
+        if task.objective.bonus:
+            reward += jnp.where(goal_met, getattr(task.objective, task.objective.bonus), 0.0)
 
-        # The next goal appears now: the observation shows it, and the distance is measured anew, so that the next
+        # The next goal appears now: the observation shows it, and distances are measured anew, so that the next
         # reward does not jump.
-        places, found, key = sparse.cond(
-            goal_met,
-            self._redraw_goal,
-            (self._positions(physics, state.places), state.places, state.key),
-            otherwise=(state.places, jnp.array(True), state.key),
-            fraction=64,
-        )
-        view = self._view(physics, places, motion.contacts)
+        timer = jnp.maximum(state.timer - 1, 0)
+        places, target, timer, found, key = self._next_goal(goal_met, physics, state.places, state.target, timer, key)
+        view = self._view(physics, places, motion.contacts, target, timer)
         steps = state.steps + 1
         return state.replace(
-            obs=self._observe(view, physics, motion.qacc),
+            obs=self._observe(view, physics, motion.forces, steps),
             reward=jnp.where(failed, task.reward_exception, reward),
             cost=costs.pop("cost"),
             costs=costs,
@@ -140,7 +143,9 @@ class Env:
             ctrl=ctrl,
             physics=physics,
             places=places,
-            potential=task.objective.potential(view),
+            target=target,
+            timer=timer,
+            measured=task.objective.measure(view),
             key=key,
         )
 
@@ -150,37 +155,41 @@ class Env:
         Returns:
           time [], robot_pos [3], robot_quat [4], robot_linvel [3], robot_angvel [3], joint_pos and joint_vel [joints],
           ctrl [action_size], buttons_timer [] (0 where there are no buttons), and for each kind its positions, such as
-          hazards_pos [num, 3] and goal_pos [3]; for kinds that move also vases_quat [num, 4], vases_linvel [num, 3] and
-          vases_angvel [num, 3].
+          hazards_pos [num, 3]; for kinds that move also vases_quat [num, 4], vases_linvel [num, 3] and vases_angvel
+          [num, 3]; gremlins_center [num, 3] too. The goal and the box are single: goal_pos [3], box_pos [3]. In Button
+          tasks goal_button [] is the index of the goal.
         """
-        body = robots.pose(self.task.robot, state.physics.qpos, state.physics.qvel)
+        task = self.task
+        body = robots.pose(task.robot, state.physics.qpos, state.physics.qvel)
+        joint_pos, joint_vel = robots.joints(task.robot, state.physics.qpos, state.physics.qvel)
         world = {
             "time": state.physics.time,
             "robot_pos": body.pos,
             "robot_quat": body.quat,
             "robot_linvel": body.linvel,
             "robot_angvel": body.angvel,
-            "joint_pos": jnp.zeros(0),
-            "joint_vel": jnp.zeros(0),
+            "joint_pos": joint_pos,
+            "joint_vel": joint_vel,
             "ctrl": state.ctrl,
-            "buttons_timer": jnp.zeros(()),
+            "buttons_timer": state.timer.astype(jnp.float32),
         }
-        view = self._view(state.physics, state.places, jnp.zeros(self._num_movers))
-        world |= {f"{name}_pos": pos for name, pos in view.pos.items()}
-        world["goal_pos"] = world["goal_pos"][0]
-        for kind, movers in self._moving(state.physics.movers):
-            still = jnp.zeros((kind.num, 2))
-            world[f"{kind.name}_quat"] = geometry.yaw_to_quat(movers.pose[:, 2])
-            world[f"{kind.name}_linvel"] = view.linvel[kind.name]
-            world[f"{kind.name}_angvel"] = jnp.concatenate([still, movers.vel[:, 2:]], axis=1)
-        return world
+        if task.objective.needs == "buttons":
+            world["goal_button"] = state.target.astype(jnp.float32)
+        world |= {f"{name}_pos": pos for name, pos in self._things_pos(state.physics, state.places).items()}
+        for name, boxes in state.physics.boxes.items():
+            world |= {f"{name}_{part}": getattr(boxes, part) for part in ("quat", "linvel", "angvel")}
+        for kind in self._moving:
+            if kind.name in state.physics.home:
+                world[f"{kind.name}_center"] = _raise(state.physics.home[kind.name][:, :2], kind.height)
+        return {name: x[0] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
 
     def set_world(self, world: dict[str, jax.Array], key: jax.Array) -> State:
         """A state that continues from exactly there.
 
         Args:
           world: arrays as `get_world` gives them. Positions of the robot and of every kind are needed; what else is
-            missing is zero: velocities, upright default pose, last action, time.
+            missing is zero: velocities, upright default pose, last action, time, timer. Gremlins without a centre are
+            where they would be at that time.
           key: for the goals to come.
 
         Raises:
@@ -188,125 +197,186 @@ class Env:
         """
         template = jax.eval_shape(lambda k: self.get_world(self.reset(k)), key)
         _check_world(world, template)
-        upright = {
-            name: jnp.zeros(x.shape).at[..., 0].set(1.0) for name, x in template.items() if name.endswith("_quat")
-        }
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
-        world = zeros | upright | world
+        upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
+        centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in world}
+        world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | world
+        world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
-        qpos, qvel = robots.coordinates(body)
-        movers = [Movers(jnp.zeros((0, 3)), jnp.zeros((0, 3)))]
-        for kind in self.task.movers:
-            yaw = geometry.quat_to_yaw(world[f"{kind.name}_quat"])
-            pose = jnp.concatenate([world[f"{kind.name}_pos"][:, :2], yaw[:, None]], axis=1)
-            vel = jnp.concatenate([world[f"{kind.name}_linvel"][:, :2], world[f"{kind.name}_angvel"][:, 2:]], axis=1)
-            movers.append(Movers(pose, vel))
-        movers = jax.tree.map(lambda *x: jnp.concatenate(x), *movers)
-        places = [world[f"{name}_pos"].reshape(-1, 3)[:, :2] for name in self._slots]
-        physics = PhysicsState(qpos, qvel, settle(movers), world["time"])
-        return self._begin(physics, jnp.concatenate(places), world["ctrl"], key)
+        qpos, qvel = robots.coordinates(self.task.robot, body, world["joint_pos"], world["joint_vel"])
+        boxes = {
+            kind.name: Boxes(*(world[f"{kind.name}_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
+            for kind in self._moving
+        }
+        home = {
+            name: jnp.concatenate(
+                [world[f"{name}_center"][:, :2], geometry.twist(world[f"{name}_quat"])[:, None]], axis=1
+            )
+            for name in self._homes()
+        }
+        places = [
+            world[f"{name}_center" if name in home else f"{name}_pos"].reshape(-1, 3)[:, :2] for name in self._slots
+        ]
+        physics = self._physics.settle(PhysicsState(qpos, qvel, boxes, home, world["time"]))
+        target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
+        timer = world["buttons_timer"].astype(jnp.int32)
+        return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], key)
 
     def _things(self) -> list[tuple[str, int, Placement]]:
         """What a layout holds, in Safety Gym's order: name, number and placement."""
         task = self.task
+        kinds = {first: [k for k in self._kinds if k.before_goal == first] for first in (True, False)}
+        goal = task.objective.goal_placement
         return [
             ("robot", 1, task.robot_placement),
-            (task.objective.name, 1, task.objective.placement),
-            *((kind.name, kind.num, kind.placement) for kind in task.objects),
+            *((kind.name, kind.num, kind.placement) for kind in kinds[True]),
+            *([(task.objective.name, 1, goal)] if goal else []),
+            *((kind.name, kind.num, kind.placement) for kind in kinds[False]),
         ]
 
-    def _draw(self, key: jax.Array) -> tuple[PhysicsState, jax.Array, jax.Array, jax.Array]:
-        """A new layout at rest: physics, places, a key for the goals to come, and whether room was found."""
-        key, layout_key, goal_key, robot_key, mover_key = jax.random.split(key, 5)
-        places, valid = self._layout.sample(layout_key)
+    def _homes(self) -> list[str]:
+        """The kinds that circle."""
+        return [kind.name for kind in self._moving if (boxes := kind.boxes()) and boxes.travel is not None]
+
+    def _draw(self, key: jax.Array) -> tuple[PhysicsState, jax.Array, jax.Array, jax.Array, jax.Array]:
+        """A new layout at rest: physics, places, the goal button, a key for what comes, and whether room was found."""
+        task = self.task
+        key, layout_key, goal_key, robot_key, box_key = jax.random.split(key, 5)
+        places, found = self._layout.sample(layout_key)
         # As the original does: the first goal only leaves a hole in the others' distribution, and is drawn again.
-        places, found, _ = self._redraw_goal(places, places, goal_key)
+        places, target, room, _ = self._redraw_goal(places, places, jnp.int32(0), goal_key)
+        yaw = (
+            jax.random.uniform(robot_key, maxval=2 * jnp.pi) if task.robot_yaw is None else jnp.float32(task.robot_yaw)
+        )
         body = Pose(
-            pos=jnp.append(places[0], self.task.robot.height),
-            quat=geometry.yaw_to_quat(jax.random.uniform(robot_key, maxval=2 * jnp.pi)),
+            pos=jnp.append(places[0], task.robot.height),
+            quat=geometry.yaw_to_quat(yaw),
             linvel=jnp.zeros(3),
             angvel=jnp.zeros(3),
         )
-        yaw = jax.random.uniform(mover_key, (self._num_movers, 1), maxval=2 * jnp.pi)
-        start = [places[self._slots[kind.name]] for kind in self.task.movers]
-        pose = jnp.concatenate([jnp.concatenate([jnp.zeros((0, 2)), *start]), yaw], axis=1)
-        qpos, qvel = robots.coordinates(body)
-        physics = PhysicsState(qpos, qvel, Movers(pose, jnp.zeros_like(pose)), jnp.zeros(()))
-        return physics, places, key, valid & found
+        joint_pos = jnp.asarray(self._physics.default_joints)
+        boxes, home = {}, {}
+        for kind, kind_key in zip(self._moving, jax.random.split(box_key, len(self._moving)), strict=True):
+            turn = jax.random.uniform(kind_key, (kind.num,), maxval=2 * jnp.pi)
+            on_floor, still = places[self._slots[kind.name]], jnp.zeros((kind.num, 3))
+            boxes[kind.name] = Boxes(_raise(on_floor, kind.height), geometry.yaw_to_quat(turn), still, still)
+            if kind.name in self._homes():
+                home[kind.name] = jnp.concatenate([on_floor, turn[:, None]], axis=1)
+        joint_vel = jnp.zeros(self._physics.num_joint_velocities)
+        qpos, qvel = robots.coordinates(task.robot, body, joint_pos, joint_vel)
+        physics = PhysicsState(qpos, qvel, boxes, home, jnp.zeros(()))
+        return physics, places, target, key, found & room
+
+    def _next_goal(self, goal_met, physics, places, target, timer, key):
+        """The goal after this step: places, goal button, timer, whether there was room, and a key for what comes."""
+        objective = self.task.objective
+        if not objective.bonus:
+            return places, target, timer, jnp.array(True), key
+        if not self.task.continue_goal:
+            return places, target, timer, ~goal_met, key
+        same = places, target, jnp.array(True), key
+        args = self._positions(physics, places), places, target, key
+        places, target, found, key = sparse.cond(goal_met, self._redraw_goal, args, otherwise=same, fraction=64)
+        if objective.needs == "buttons":
+            timer = jnp.where(goal_met, jnp.int32(objective.delay), timer)
+        return places, target, timer, found, key
 
     def _redraw_goal(
-        self, positions: jax.Array, places: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A new goal among things at `positions`: new places, whether there was room, and a key for the next goal."""
+        self, positions: jax.Array, places: jax.Array, target: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """A new goal among things at `positions`: new places, goal button, whether there was room, and a new key."""
+        objective = self.task.objective
         key, draw = jax.random.split(key)
-        index = self._slots[self.task.objective.name].start
-        goal, found = self._layout.resample(draw, index, positions)
-        return places.at[index].set(jnp.where(found, goal, places[index])), found, key
+        found = jnp.array(True)
+        if objective.goal_placement:
+            index = self._slots[objective.name].start
+            goal, found = self._layout.resample(draw, index, positions)
+            places = places.at[index].set(jnp.where(found, goal, places[index]))
+        elif objective.needs == "buttons":
+            target = jax.random.randint(draw, (), 0, self._slots["buttons"].stop - self._slots["buttons"].start)
+        return places, target, found, key
 
-    def _begin(self, physics: PhysicsState, places: jax.Array, ctrl: jax.Array, key: jax.Array) -> State:
+    def _begin(self, physics, places, target, timer, ctrl, key) -> State:
         """The state from which an episode starts or continues."""
-        view = self._view(physics, places, self._physics.contacts(physics))
+        contacts = self._physics.contacts(physics, self._solid(places))
+        view = self._view(physics, places, contacts, target, timer)
         no = jnp.zeros((), bool)
         costs = self._costs(view, no)
+        steps = jnp.round(physics.time / self._physics.step_time).astype(jnp.int32)
         return State(
-            obs=self._observe(view, physics, self._physics.accelerations(physics, ctrl)),
+            obs=self._observe(view, physics, self._physics.forces(physics, ctrl), steps),
             reward=jnp.zeros(()),
             cost=costs.pop("cost"),
             costs=costs,
             terminated=no,
             truncated=no,
             goal_met=no,
-            steps=jnp.round(physics.time / self._physics.step_time).astype(jnp.int32),
+            steps=steps,
             ctrl=ctrl,
             physics=physics,
             places=places,
-            potential=self.task.objective.potential(view),
+            target=target,
+            timer=timer,
+            measured=self.task.objective.measure(view),
             key=key,
         )
 
-    def _clip(self, action: jax.Array) -> jax.Array:
+    def _command(self, action: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+        """What the motors get, how many physics steps are taken (None: all), and a key for what comes."""
+        task = self.task
         if jnp.shape(action) != (self.action_size,):
             raise ValueError(
                 f"step got an action of shape {jnp.shape(action)}; one environment takes ({self.action_size},). "
                 "Use jax.vmap(env.step), or AutoReset, for a batch."
             )
-        return jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0)
+        ctrl, count = jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0), None
+        if task.action_noise:
+            key, draw = jax.random.split(key)
+            ctrl = jnp.clip(ctrl + task.action_noise * jax.random.normal(draw, ctrl.shape), -1.0, 1.0)
+        if task.frame_skip_p < 1:
+            key, draw = jax.random.split(key)
+            count = jnp.sum(jax.random.bernoulli(draw, task.frame_skip_p, (task.frame_skip,)), dtype=jnp.int32)
+        return ctrl, count, key
+
+    def _solid(self, places: jax.Array) -> dict[str, jax.Array]:
+        """Where the kinds are that collide and stand still, float32 [num, 2]."""
+        return {kind.name: places[self._slots[kind.name]] for kind in self._kinds if kind.obstacle()}
 
     def _positions(self, physics: PhysicsState, places: jax.Array) -> jax.Array:
-        """Where the layout's things are now, float32 [num, 2]."""
-        body = robots.pose(self.task.robot, physics.qpos, physics.qvel)
-        now = places.at[self._slots["robot"]].set(body.pos[:2])
-        for kind, movers in self._moving(physics.movers):
-            now = now.at[self._slots[kind.name]].set(movers.pose[:, :2])
+        """Where the layout's things are now, float32 [num, 2]; those that circle count where their circle is."""
+        now = places.at[self._slots["robot"]].set(physics.qpos[None, :2])
+        for name, boxes in physics.boxes.items():
+            if name not in physics.home:
+                now = now.at[self._slots[name]].set(boxes.pos[:, :2])
         return now
 
-    def _moving(self, movers: Movers) -> list[tuple[Objects, Movers]]:
-        """The boxes by kind."""
-        ends = np.cumsum([kind.num for kind in self.task.movers])
-        return [
-            (kind, jax.tree.map(lambda x, end=end, num=kind.num: x[end - num : end], movers))
-            for kind, end in zip(self.task.movers, ends, strict=True)
-        ]
+    def _things_pos(self, physics: PhysicsState, places: jax.Array) -> dict[str, jax.Array]:
+        """Positions of goal and objects by name, float32 [num, 3]."""
+        heights = {kind.name: kind.height for kind in self._kinds}
+        if self.task.objective.goal_placement:
+            heights[self.task.objective.name] = self.task.objective.height
+        pos = {name: _raise(places[self._slots[name]], height) for name, height in heights.items()}
+        return pos | {name: boxes.pos for name, boxes in physics.boxes.items()}
 
-    def _view(self, physics: PhysicsState, places: jax.Array, contacts: jax.Array) -> View:
-        task = self.task
-        body = robots.pose(task.robot, physics.qpos, physics.qvel)
-        positions = self._positions(physics, places)
-        pos = {}
-        for kind in (task.objective, *task.objects):
-            on_floor = positions[self._slots[kind.name]]
-            pos[kind.name] = jnp.concatenate([on_floor, jnp.full((len(on_floor), 1), kind.height)], axis=1)
-        linvel, touched, start = {}, {}, 0
-        for kind, movers in self._moving(physics.movers):
-            linvel[kind.name] = movers.vel * jnp.array([1.0, 1.0, 0.0])
-            touched[kind.name] = contacts[start : start + kind.num]
-            start += kind.num
-        return View(robot_pos=body.pos, robot_mat=body.mat, pos=pos, linvel=linvel, contacts=touched)
+    def _view(self, physics, places, contacts, target, timer) -> View:
+        body = robots.pose(self.task.robot, physics.qpos, physics.qvel)
+        return View(
+            robot_pos=body.pos,
+            robot_mat=body.mat,
+            robot_linvel=body.linvel,
+            robot_com=self._physics.centre_of_mass(physics),
+            pos=self._things_pos(physics, places),
+            placed={kind.name: places[self._slots[kind.name]] for kind in self._moving},
+            linvel={name: boxes.linvel for name, boxes in physics.boxes.items()},
+            contacts=contacts,
+            target=target,
+            timer=timer,
+        )
 
     def _costs(self, view: View, failed: jax.Array) -> dict[str, jax.Array]:
         """Costs by name and their sum as "cost"; each is 1 if it is positive, with the indicator on."""
         costs = {"cost_exception": failed.astype(jnp.float32)}
-        for kind in self.task.objects:
+        for kind in self._kinds:
             if kind.constrained:
                 costs |= kind.raw_costs(view)
         costs["cost"] = sum(costs.values(), start=jnp.zeros(()))
@@ -314,23 +384,41 @@ class Env:
             costs = {name: (cost > 0).astype(jnp.float32) for name, cost in costs.items()}
         return costs
 
-    def _readings(self, view: View, physics: PhysicsState, qacc: jax.Array) -> dict[str, jax.Array]:
+    def _readings(self, view: View, physics: PhysicsState, forces: Forces, steps: jax.Array) -> dict[str, jax.Array]:
         """Sensors and lidars by name, sorted as the original's flat observation is."""
-        task = self.task
+        task, objective = self.task, self.task.objective
         body = robots.pose(task.robot, physics.qpos, physics.qvel)
-        readings = robots.sensors(body, robots.acceleration(qacc))
-        for kind in (task.objective, *task.objects):
+        readings = robots.sensors(body, robots.acceleration(task.robot, forces.qacc))
+        readings |= robots.joint_sensors(self._joint_sensors, physics.qpos, physics.qvel, forces.touch)
+        for kind in self._kinds:
             if kind.observed:
-                readings[f"{kind.name}_lidar"] = task.lidar.read(view.robot_pos, view.robot_mat, view.pos[kind.name])
+                seen = task.lidar.read(view.robot_pos, view.robot_mat, view.pos[kind.name])
+                readings[f"{kind.name}_lidar"] = jnp.where(kind.visible(view), seen, 0.0)
+        if objective.somewhere:
+            about = objective.position(view)
+            if objective.observed:
+                readings[f"{objective.name}_lidar"] = task.lidar.read(view.robot_pos, view.robot_mat, about[None])
+            for name in task.compass:
+                thing = about if name == objective.name else view.pos[name][0]
+                readings[f"{name}_compass"] = lidar.compass(view.robot_pos, view.robot_mat, thing, task.compass_size)
+            if task.goal_distance:
+                readings["goal_dist"] = jnp.exp(-jnp.linalg.norm((about - view.robot_pos)[:2]))[None]
+        if task.remaining:
+            readings["remaining"] = (steps / task.num_steps).astype(jnp.float32)[None]
         return dict(sorted(readings.items()))
 
-    def _observe(self, view: View, physics: PhysicsState, qacc: jax.Array) -> jax.Array:
-        return jnp.concatenate([reading.ravel() for reading in self._readings(view, physics, qacc).values()])
+    def _observe(self, view: View, physics: PhysicsState, forces: Forces, steps: jax.Array) -> jax.Array:
+        return jnp.concatenate([x.ravel() for x in self._readings(view, physics, forces, steps).values()])
 
     def _first_readings(self, key: jax.Array) -> dict[str, jax.Array]:
-        physics, places, _, _ = self._draw(key)
-        view = self._view(physics, places, jnp.zeros(self._num_movers))
-        return self._readings(view, physics, jnp.zeros_like(physics.qvel))
+        physics, places, target, _, _ = self._draw(key)
+        view = self._view(physics, places, self._physics.contacts(physics, self._solid(places)), target, jnp.int32(0))
+        return self._readings(view, physics, self._physics.forces(physics, jnp.zeros(self.action_size)), jnp.int32(0))
+
+
+def _raise(on_floor: jax.Array, height: float) -> jax.Array:
+    """Points on the floor [num, 2] at a height, float32 [num, 3]."""
+    return jnp.concatenate([on_floor, jnp.full((len(on_floor), 1), height)], axis=1)
 
 
 def _broken(numbers: Any) -> jax.Array:

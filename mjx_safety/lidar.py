@@ -29,6 +29,8 @@ class Lidar:
         checks.whole("Lidar.num_bins", self.num_bins, least=1)
         if self.max_dist is not None:
             checks.number("Lidar.max_dist (None for exponential lidar)", self.max_dist, above=0)
+        checks.number("Lidar.exp_gain", self.exp_gain, above=0)
+        checks.kind("Lidar.alias", self.alias, bool)
 
     def read(self, robot_pos: jax.Array, robot_mat: jax.Array, positions: jax.Array) -> jax.Array:
         """Readings of objects at `positions`.
@@ -63,3 +65,19 @@ class Lidar:
             share = jnp.where(step == 1, jnp.maximum(share, place), share)
             share = jnp.where(step == self.num_bins - 1, jnp.maximum(share, 1.0 - place), share)
         return jnp.max(closeness[:, None] * share, axis=0, initial=0.0)
+
+
+def compass(robot_pos: jax.Array, robot_mat: jax.Array, position: jax.Array, size: int) -> jax.Array:
+    """Direction to one thing in the robot's frame (Safety Gym's engine, `obs_compass`): e / (|e| + 0.001).
+
+    Args:
+      robot_pos: float32 [3], metres, world frame.
+      robot_mat: float32 [3, 3], rotation from robot to world.
+      position: float32 [3], metres, world frame.
+      size: entries of e that count, 2 (seen from above) or 3.
+
+    Returns:
+      float32 [size], almost a unit vector.
+    """
+    ego = rotate_back(robot_mat, position - robot_pos)[:size]
+    return ego / (jnp.linalg.norm(ego) + 0.001)

@@ -1,23 +1,22 @@
-"""The robot's dynamics on MJX, and the boxes it pushes. The only file that calls MJX."""
+"""One environment's physics: the robot, what it bumps into and what it pushes, computed only where they can touch."""
 
-import contextlib
-import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import mujoco
+import numpy as np
 
-with contextlib.redirect_stdout(io.StringIO()):  # it prints a notice when the optional Warp back end is missing
-    from mujoco import mjx
-
-from mjx_safety import movers as mover_physics
-from mjx_safety import scene, sparse
-from mjx_safety.movers import Movers, Trajectory
+from mjx_safety import articulated, scene, sparse
+from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics
+from mjx_safety.contact import Forces, Obstacle
+from mjx_safety.objects import Objects
 from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import Robot
+
+NEAREST = 2  # obstacles of a kind that anything can touch within one environment step
+_FAR = 1e6  # where the places of missing obstacles are
 
 
 @flax.struct.dataclass
@@ -27,13 +26,15 @@ class PhysicsState:
     Attributes:
       qpos: float32 [nq], the robot's joint positions.
       qvel: float32 [nv], its joint velocities.
-      movers: the boxes.
+      boxes: what it pushes, by kind.
+      home: of the kinds that circle, centres (x, y) and headings, float32 [num, 3].
       time: float32 [], seconds since reset.
     """
 
     qpos: jax.Array
     qvel: jax.Array
-    movers: Movers
+    boxes: dict[str, Boxes]
+    home: dict[str, jax.Array]
     time: jax.Array
 
 
@@ -41,110 +42,182 @@ class Motion(NamedTuple):
     """What a step of the physics tells beside the new state.
 
     Attributes:
-      qacc: float32 [nv], the robot's joint accelerations at the new state.
-      contacts: float32 [num], robot's contact points with each box at the new state.
+      forces: on the robot at the new state.
+      contacts: the robot's contact points at the new state, with each thing of the kinds that collide, float32 [num].
     """
 
-    qacc: jax.Array
-    contacts: jax.Array
-
-
-@contextlib.contextmanager
-def _mjx() -> Iterator[None]:
-    """What MJX needs round it: full float32 products (recent GPUs default to TF32, which breaks fidelity silently),
-    and JAX's ordinary dtype promotion where the user has chosen the strict one."""
-    with jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
-        yield
+    forces: Forces
+    contacts: dict[str, jax.Array]
 
 
 class Physics:
-    """Steps one environment's robot and boxes.
+    """Steps one environment.
+
+    Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`.
 
     Args:
       robot: who moves.
-      num_movers: how many boxes there are.
-      mover_half: their half-width, metres.
+      objects: the kinds around it.
       frame_skip: physics steps of an environment step.
     """
 
-    def __init__(self, robot: Robot, num_movers: int, mover_half: float, frame_skip: int):
-        model = scene.physics_model(robot)
-        self.timestep = float(model.opt.timestep)
-        self.step_time = frame_skip * self.timestep
-        self.action_size = model.nu
-        self._body = PlanarBody.of(model) if robot.planar else MjxBody(model)
-        self._outline = scene.outline(robot)
-        self._num_movers, self._half, self._frame_skip = num_movers, mover_half, frame_skip
+    def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int):
+        model = scene.robot_model(robot)
+        self._obstacles: dict[str, Obstacle] = {}
+        kinds = {}
+        for kind in objects:
+            obstacle, pushed = kind.obstacle(), kind.boxes()
+            if obstacle and kind.num:
+                self._obstacles[kind.name] = obstacle
+            if pushed and kind.num:
+                kinds[kind.name] = pushed
+        obstacles = tuple(self._obstacles.values())
+        body = PlanarBody if robot.planar else articulated.Articulated
+        self._robot = body(model, obstacles)
+        self._feels = robot.planar  # light enough to feel what it pushes
+        invweight = tuple(model.body_invweight0[1:, 0].tolist())
+        self._boxes = {
+            name: BoxPhysics(kind, self._robot.shapes, obstacles, self._robot.timestep, invweight)
+            for name, kind in kinds.items()
+        }
+        self._radius = scene.radius(model)
+        self._frame_skip = frame_skip
+        self._mass_centres = model.body_ipos[1:].astype(np.float32)
+        self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
+        self.step_time = frame_skip * self._robot.timestep
+        self.action_size: int = model.nu
+        self.default_joints = model.qpos0[3 if robot.planar else 7 :].astype(np.float32)
+        self.num_joint_velocities: int = model.nv - (3 if robot.planar else 6)
 
-    def accelerations(self, state: PhysicsState, ctrl: jax.Array) -> jax.Array:
-        """Joint accelerations of the robot at `state`, contact with boxes left out: float32 [nv]."""
-        return self._body.accelerations(state.qpos, state.qvel, ctrl)
+    def centre_of_mass(self, state: PhysicsState) -> jax.Array:
+        """Of the whole robot, float32 [3], metres."""
+        frames = self._robot.frames(state.qpos, state.qvel)
+        centres = frames.pos + jnp.sum(frames.mat * self._mass_centres[:, None], axis=-1)
+        return jnp.sum(self._mass_shares[:, None] * centres, axis=0)
 
-    def step(self, state: PhysicsState, ctrl: jax.Array) -> tuple[PhysicsState, Motion]:
-        """One environment step: `frame_skip` physics steps and the forces at the new state.
+    def settle(self, state: PhysicsState) -> PhysicsState:
+        """Lays boxes still that hardly move; a gremlin never rests."""
+        still = {
+            name: physics.settle(state.boxes[name]) for name, physics in self._boxes.items() if name not in state.home
+        }
+        return state.replace(boxes=state.boxes | still)
+
+    def forces(self, state: PhysicsState, ctrl: jax.Array) -> Forces:
+        """Forces on the robot at `state` as if nothing but the floor touched it: where an episode begins."""
+        nowhere = tuple(jnp.full((0, 2), _FAR) for _ in self._obstacles)
+        return self._robot.forces(state.qpos, state.qvel, ctrl, nowhere, jnp.zeros(6))
+
+    def contacts(self, state: PhysicsState, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The robot's contact points with each thing that collides, float32 [num] by kind.
+
+        Args:
+          state: now.
+          places: float32 [num, 2], where the kinds that stand still are.
+        """
+        near = self._nearest(state.qpos[:2], places)
+        near_places = tuple(places[name][index] for name, index in near.items())
+        touching = self._robot.touching(state.qpos, near_places)
+        contacts = {}
+        for (name, index), points in zip(near.items(), touching, strict=True):
+            contacts[name] = jnp.zeros(len(places[name])).at[index].set(points)
+        if self._boxes:
+            frames = self._robot.frames(state.qpos, state.qvel)
+            contacts |= {name: boxes.contacts(state.boxes[name], frames) for name, boxes in self._boxes.items()}
+        return contacts
+
+    def step(
+        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], count: jax.Array | None = None
+    ) -> tuple[PhysicsState, Motion]:
+        """One environment step.
 
         Args:
           state: before.
           ctrl: float32 [action_size], clipped.
+          places: float32 [num, 2], where the kinds that stand still are.
+          count: int32 [], how many physics steps are taken; None: all of the frame skip.
         """
-        qpos, qvel, qacc = self._body.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        movers, contacts = self._move_boxes(state.movers, Trajectory(qpos[:, :3], qvel[:, :3]))
-        return PhysicsState(qpos[-1], qvel[-1], movers, state.time + self.step_time), Motion(qacc, contacts)
+        if count is not None:
+            return self._interact(state, ctrl, places, count)
+        qpos, qvel, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
+        boxes = state.boxes | self._glide(state, self._frame_skip)
+        after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, state.time + self.step_time)
+        untouched = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
+        untouched |= {name: jnp.zeros(len(state.boxes[name].pos)) for name in self._boxes}
+        free = after, Motion(forces, untouched)
+        if not untouched:
+            return free
+        meets = self._meets(state, qpos[:, :2], places)
+        everything = jnp.int32(self._frame_skip)
+        return sparse.cond(meets, self._interact, (state, ctrl, places, everything), free, fraction=16)
 
-    def contacts(self, state: PhysicsState) -> jax.Array:
-        """The robot's contact points with each box at `state`, float32 [num]."""
-        if not self._num_movers:
-            return jnp.zeros(0)
-        return mover_physics.contacts(self._outline, self._half, state.movers, state.qpos[:3])
+    def _glide(self, state: PhysicsState, num_steps: int) -> dict[str, Boxes]:
+        """The kinds that circle, some physics steps later and as if nothing touched them."""
+        return {
+            name: self._boxes[name].glide(state.boxes[name], home, state.time, num_steps)
+            for name, home in state.home.items()
+        }
 
-    def _move_boxes(self, movers: Movers, robot: Trajectory) -> tuple[Movers, jax.Array]:
-        untouched = movers, jnp.zeros(self._num_movers)
-        if not self._num_movers:
-            return untouched
-        in_reach = mover_physics.reach(self._outline, self._half, movers, robot)
-        moving = jnp.any(movers.vel != 0, axis=-1)
+    def _nearest(self, position: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The nearest few of every kind that stands still, int32 [nearest] by kind."""
+        near = {}
+        for name in self._obstacles:
+            distance = jnp.sum((places[name] - position) ** 2, axis=1)
+            near[name] = jax.lax.top_k(-distance, min(NEAREST, len(distance)))[1]
+        return near
 
-        def interact(movers, robot):
-            return mover_physics.advance(self._outline, self._half, movers, robot, self.timestep)
+    def _meets(self, state: PhysicsState, path: jax.Array, places: dict[str, jax.Array]) -> jax.Array:
+        """Whether the robot may touch anything on its way [steps, 2], or boxes move without it: bool []."""
+        travel = jnp.max(jnp.linalg.norm(path - path[0], axis=-1))
+        meets = jnp.zeros((), bool)
+        for name, obstacle in self._obstacles.items():
+            distance = jnp.linalg.norm(places[name] - path[0], axis=-1)
+            meets |= jnp.any(distance < self._radius + obstacle.radius + travel)
+        for name, physics in self._boxes.items():
+            boxes = state.boxes[name]
+            distance = jnp.linalg.norm(boxes.pos[:, :2] - path[0], axis=-1)
+            meets |= jnp.any(distance < self._radius + physics.radius + travel)
+            meets |= jnp.any(physics.awake(boxes))
+        return meets
 
-        return sparse.cond(jnp.any(in_reach | moving), interact, (movers, robot), untouched, fraction=16)
+    def _interact(
+        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], count: jax.Array
+    ) -> tuple[PhysicsState, Motion]:
+        """One environment step with everything that can touch."""
+        near = self._near_places(state.qpos[:2], places)
+        path = self._robot.frames(state.qpos, state.qvel).pos[:1]
+        chosen = {name: physics.choose(state.boxes[name], path) for name, physics in self._boxes.items()}
+        around = {  # obstacles by the box that is most likely to touch them
+            name: self._near_places(state.boxes[name].pos[chosen[name][0], :2], places) for name in self._boxes
+        }
+        dt = self._robot.timestep
 
+        def substep(carry, index):
+            state, _ = carry
+            qpos, qvel = self._robot.advance(state.qpos, state.qvel, ctrl, near, jnp.zeros(6))
+            frames = self._robot.frames(state.qpos, state.qvel)
+            after = self._robot.frames(state.qpos, qvel)  # at the same place: MuJoCo's contacts leave out J'v
+            acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
+            boxes, push = self._glide(state, 1), jnp.zeros(6)
+            for name, physics in self._boxes.items():
+                old, slots = state.boxes[name], chosen[name]
+                home = state.home.get(name, jnp.zeros((len(old.pos), 3)))
+                new, reaction = physics.advance(old, slots, frames, acc, around[name], home, state.time)
+                rest = boxes.get(name, old)
+                boxes[name] = jax.tree.map(lambda x, y, slots=slots: x.at[slots].set(y[slots]), rest, new)
+                push = push + reaction
+            if self._feels and self._boxes:
+                qpos, qvel = self._robot.advance(state.qpos, state.qvel, ctrl, near, push)
+            moved = PhysicsState(qpos, qvel, boxes, state.home, state.time + dt)
+            taken = index < count
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (moved, push), carry), None
 
-class MjxBody:
-    """A robot's motion by MJX: any MJCF that MJX takes.
+        steps = jnp.arange(self._frame_skip, dtype=jnp.int32)
+        (state, push), _ = jax.lax.scan(substep, (state, jnp.zeros(6)), steps)
+        state = self.settle(state)
+        near = self._near_places(state.qpos[:2], places)
+        forces = self._robot.forces(state.qpos, state.qvel, ctrl, near, push)
+        return state, Motion(forces, self.contacts(state, places))
 
-    Args:
-      model: the compiled model.
-    """
-
-    def __init__(self, model: mujoco.MjModel):
-        self._model = mjx.put_model(model)
-
-    def accelerations(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array) -> jax.Array:
-        """Joint accelerations, float32 [nv]."""
-        with _mjx():
-            return self._forward(qpos, qvel, ctrl).qacc
-
-    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int) -> tuple[jax.Array, ...]:
-        """Physics steps under one command.
-
-        The accelerations at the last state need a forward pass more than there are steps. It is the same pass as the
-        others', so that MJX is traced and compiled once: the integration behind it is thrown away.
-
-        Returns:
-          Joint positions [num_steps + 1, nq] and velocities [num_steps + 1, nv], the first ones included, and the
-          accelerations [nv] at the last state.
-        """
-
-        def substep(carry, _):
-            qpos, qvel = carry
-            data = self._forward(qpos, qvel, ctrl)
-            after = mjx.euler(self._model, data)
-            return (after.qpos, after.qvel), (qpos, qvel, data.qacc)
-
-        with _mjx():
-            _, (qpos, qvel, qacc) = jax.lax.scan(substep, (qpos, qvel), length=num_steps + 1)
-        return qpos, qvel, qacc[-1]
-
-    def _forward(self, qpos, qvel, ctrl):
-        return mjx.forward(self._model, mjx.make_data(self._model).replace(qpos=qpos, qvel=qvel, ctrl=ctrl))
+    def _near_places(self, position: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+        return tuple(places[name][index] for name, index in self._nearest(position, places).items())

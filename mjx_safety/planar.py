@@ -1,48 +1,34 @@
-"""A robot that slides and turns on the plane, in closed form.
+"""A robot that slides and turns on the plane: the Point.
 
-The Point has three degrees of freedom and nothing that holds it: what MuJoCo computes for it is a rigid body with an
-off-centre mass, viscous damping, a thrust and a servo on its heading. Written out, a physics step is some forty
-multiplications that XLA fuses into one kernel, where MJX's general pipeline runs more than a hundred; the result is the
-same to float32 rounding.
+It has three degrees of freedom and no floor: its sphere touches the plane at distance 0, which MuJoCo leaves out of the
+constraints. Free, it is a rigid body with an off-centre mass, viscous damping, a thrust and a servo on its heading:
+written out, a physics step is some forty multiplications that XLA fuses into one kernel, and the result is MuJoCo's to
+float32 rounding. Among obstacles, Newton's method finds the accelerations, see `articulated`.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from mjx_safety import collide, contact, scene
+from mjx_safety.articulated import Forces
+from mjx_safety.collide import Candidates, Solid
+from mjx_safety.contact import Frames, Obstacle
 
-@dataclasses.dataclass(frozen=True)
+ITERATIONS = 8  # Newton steps of a physics step among obstacles
+_AXES = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # the world's
+
+
 class PlanarBody:
-    """Constants of the body, read off a compiled model.
+    """A body on two world slides and a vertical hinge, with a thruster and a heading servo.
 
-    Attributes:
-      timestep: physics step, seconds.
-      mass: kg.
-      coupling: mass times the offset of the centre of mass ahead of the origin, kg m.
-      inertia: about the vertical through the origin, kg m^2.
-      drag: viscous damping of the slides, N s/m.
-      turn_drag: viscous damping of the hinge, N m s.
-      gear: of the thruster and of the heading servo.
-      servo_gain: force of the servo per rad/s of error, before the gear.
-      force_limit: bounds on the actuators' scalar forces, before the gear.
+    Args:
+      model: the robot alone; `qpos` is x, y, yaw.
+      obstacles: kinds of things that stand about.
     """
 
-    timestep: float
-    mass: float
-    coupling: float
-    inertia: float
-    drag: float
-    turn_drag: float
-    gear: tuple[float, float]
-    servo_gain: float
-    force_limit: tuple[float, float]
-
-    @classmethod
-    def of(cls, model: mujoco.MjModel) -> "PlanarBody":
-        """Reads a model of one body on two world slides and a vertical hinge, with a thruster and a heading servo."""
+    def __init__(self, model: mujoco.MjModel, obstacles: tuple[Obstacle, ...] = ()):
         joints = [mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE]
         if list(model.jnt_type) != joints or model.nu != 2 or model.dof_damping[0] != model.dof_damping[1]:
             raise ValueError("A planar robot has slides x and y with equal damping, a hinge z, a thruster and a servo.")
@@ -50,55 +36,161 @@ class PlanarBody:
         mujoco.mj_forward(model, data)
         matrix = np.zeros((3, 3))
         mujoco.mj_fullM(model, data, matrix)
-        return cls(
-            timestep=float(model.opt.timestep),
-            mass=matrix[0, 0].item(),
-            coupling=matrix[1, 2].item(),
-            inertia=matrix[2, 2].item(),
-            drag=model.dof_damping[0].item(),
-            turn_drag=model.dof_damping[2].item(),
-            gear=tuple(model.actuator_gear[[0, 1], [0, 0]].tolist()),
-            servo_gain=model.actuator_gainprm[1, 0].item(),
-            force_limit=tuple(model.actuator_forcerange[:, 1].tolist()),
+        self.timestep, self.action_size = float(model.opt.timestep), model.nu
+        self.nq, self.nv = model.nq, model.nv
+        self.shapes = scene.shapes(model)
+        self._obstacles = obstacles
+        self._height = float(model.body_pos[1, 2])
+        self._weight = float(model.body_invweight0[1, 0])
+        self._mass = matrix[0, 0].item()
+        self._coupling = matrix[1, 2].item()  # mass times the offset of its centre ahead of the origin
+        self._inertia = matrix[2, 2].item()  # about the origin
+        self._drag, self._turn_drag = model.dof_damping[0].item(), model.dof_damping[2].item()
+        self._gear = tuple(model.actuator_gear[[0, 1], [0, 0]].tolist())
+        self._servo_gain = model.actuator_gainprm[1, 0].item()  # per rad/s of error, before the gear
+        self._force_limit = tuple(model.actuator_forcerange[:, 1].tolist())  # before the gear
+
+    def frames(self, qpos: jax.Array, qvel: jax.Array) -> Frames:
+        """Pose and velocity of the one body."""
+        cos, sin, zero = jnp.cos(qpos[2]), jnp.sin(qpos[2]), jnp.zeros(())
+        mat = jnp.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1]).reshape(3, 3)
+        return Frames(
+            pos=jnp.stack([qpos[0], qpos[1], zero + self._height])[None],
+            mat=mat[None],
+            linvel=jnp.stack([qvel[0], qvel[1], zero])[None],
+            angvel=jnp.stack([zero, zero, qvel[2]])[None],
         )
 
-    def accelerations(self, pose: jax.Array, vel: jax.Array, ctrl: jax.Array, implicit: float = 0.0) -> jax.Array:
-        """Accelerations of x, y and yaw, float32 [3].
-
-        Args:
-          pose: x, y, yaw.
-          vel: their rates.
-          ctrl: thrust and turning-rate commands, [2].
-          implicit: time over which the damping is integrated implicitly, as MuJoCo's Euler integrator does; 0 gives
-            the true acceleration.
-        """
-        turn = vel[2]
-        cos, sin = jnp.cos(pose[2]), jnp.sin(pose[2])
-        (ahead, about), (most, most_turn) = self.gear, self.force_limit
-        thrust = ahead * jnp.clip(ctrl[0], -most, most)
-        servo = about * jnp.clip(self.servo_gain * (ctrl[1] - about * turn), -most_turn, most_turn)
-
-        # In the robot's frame the mass matrix is constant, and only y and yaw are coupled.
-        forward = thrust - self.drag * (cos * vel[0] + sin * vel[1]) + self.coupling * turn * turn
-        left = -self.drag * (cos * vel[1] - sin * vel[0])
-        torque = servo - self.turn_drag * turn
-        mass, inertia = self.mass + implicit * self.drag, self.inertia + implicit * self.turn_drag
-        det = mass * inertia - self.coupling**2
-        acc_forward = forward / mass
-        acc_left = (inertia * left - self.coupling * torque) / det
-        acc_turn = (mass * torque - self.coupling * left) / det
-        return jnp.stack([cos * acc_forward - sin * acc_left, sin * acc_forward + cos * acc_left, acc_turn])
-
-    def roll(self, pose: jax.Array, vel: jax.Array, ctrl: jax.Array, num_steps: int) -> tuple[jax.Array, ...]:
-        """Physics steps under one command: semi-implicit Euler with implicit damping, as MuJoCo's.
+    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int):
+        """Physics steps under one command, with nothing about.
 
         Returns:
-          Poses and velocities [num_steps + 1, 3], the first ones included, and the accelerations [3] at the last state.
+          Joint positions and velocities [num_steps + 1, 3], the first ones included, and `Forces` at the last state.
         """
-        poses, vels = [pose], [vel]
+        path, vels = [qpos], [qvel]
         for _ in range(num_steps):
-            vel = vel + self.timestep * self.accelerations(pose, vel, ctrl, implicit=self.timestep)
-            pose = pose + self.timestep * vel
-            poses.append(pose)
-            vels.append(vel)
-        return jnp.stack(poses), jnp.stack(vels), self.accelerations(pose, vel, ctrl)
+            qvel = qvel + self.timestep * self._free(qpos, qvel, ctrl, None, implicit=self.timestep)
+            qpos = qpos + self.timestep * qvel
+            path.append(qpos)
+            vels.append(qvel)
+        forces = Forces(self._free(qpos, qvel, ctrl, None), jnp.zeros(0))
+        return jnp.stack(path), jnp.stack(vels), forces
+
+    def advance(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array):
+        """One physics step among obstacles.
+
+        Args:
+          qpos: float32 [3].
+          qvel: float32 [3].
+          ctrl: float32 [2].
+          places: for each kind of obstacle float32 [num, 2], where they stand.
+          push: float32 [6], force and torque about the robot's origin, world axes.
+
+        Returns:
+          Positions and velocities afterwards.
+        """
+        acc = self._accelerations(qpos, qvel, ctrl, places, push)
+        # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
+        resist = -self.timestep * jnp.array([self._drag, self._drag, self._turn_drag]) * acc
+        qvel = qvel + self.timestep * (acc + self._divide(qpos[2], resist, self.timestep))
+        return qpos + self.timestep * qvel, qvel
+
+    def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
+        """What this very state feels; arguments as of `advance`."""
+        return Forces(self._accelerations(qpos, qvel, ctrl, places, push), jnp.zeros(0))
+
+    def touching(self, qpos: jax.Array, places: tuple) -> tuple[jax.Array, ...]:
+        """The robot's contact points with each obstacle: for each kind float32 [num]."""
+        return tuple(
+            sum(jnp.sum(c.dist < 0, axis=0, dtype=jnp.float32) for c in found)
+            for found in self._candidates(qpos, places)
+        )
+
+    def _divide(self, yaw: jax.Array, force: jax.Array, implicit: float) -> jax.Array:
+        """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
+        cos, sin = jnp.cos(yaw), jnp.sin(yaw)
+        # In the robot's frame the mass matrix is constant, and only y and yaw are coupled.
+        forward, left = cos * force[0] + sin * force[1], cos * force[1] - sin * force[0]
+        mass, inertia = self._mass + implicit * self._drag, self._inertia + implicit * self._turn_drag
+        det = mass * inertia - self._coupling**2
+        forward = forward / mass
+        turn = (mass * force[2] - self._coupling * left) / det
+        left = (inertia * left - self._coupling * force[2]) / det
+        return jnp.stack([cos * forward - sin * left, sin * forward + cos * left, turn])
+
+    def _free(self, qpos, qvel, ctrl, push, implicit: float = 0.0) -> jax.Array:
+        """Accelerations [3] without obstacles; with `implicit` 0 the true ones, else see `_divide`."""
+        turn = qvel[2]
+        cos, sin = jnp.cos(qpos[2]), jnp.sin(qpos[2])
+        (ahead, about), (most, most_turn) = self._gear, self._force_limit
+        forward = ahead * jnp.clip(ctrl[0], -most, most) + self._coupling * turn * turn
+        servo = about * jnp.clip(self._servo_gain * (ctrl[1] - about * turn), -most_turn, most_turn)
+        force = jnp.stack([
+            cos * forward - self._drag * qvel[0], sin * forward - self._drag * qvel[1], servo - self._turn_drag * turn
+        ])  # fmt: skip
+        if push is not None:
+            force = force + push[jnp.array([0, 1, 5])]
+        return self._divide(qpos[2], force, implicit)
+
+    def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[Candidates]]:
+        """What may touch, for each kind of obstacle, arrays [1, num]."""
+        cos, sin = jnp.cos(qpos[2]), jnp.sin(qpos[2])
+        zero = jnp.zeros((1, 1))
+        axes = [[cos + zero, sin + zero, zero], [zero - sin, cos + zero, zero], [zero, zero, zero + 1]]
+        kinds = []
+        for thing, place in zip(self._obstacles, places, strict=True):
+            at = [place[:, 0], place[:, 1], jnp.full(place.shape[:1], thing.height)]
+            kinds.append([])
+            for shape in self.shapes:
+                x, y, z = shape.pos
+                pos = [qpos[0] + cos * x - sin * y, qpos[1] + sin * x + cos * y, self._height + z]
+                size = [jnp.full((1, 1), half) for half in shape.size]
+                solid = Solid(shape.kind, [value + zero for value in pos], axes, size)
+                kinds[-1] += collide.obstacle(solid, thing.kind, thing.size, at, _AXES)
+        return kinds
+
+    def _accelerations(self, qpos, qvel, ctrl, places, push) -> jax.Array:
+        """True accelerations [3] among obstacles."""
+        free = self._free(qpos, qvel, ctrl, push)
+        found = [c for kind in self._candidates(qpos, places) for c in kind]
+        if not found:
+            return free
+        touch = jax.tree.map(lambda *x: jnp.concatenate([y.reshape(-1) for y in x]), *found)
+
+        # The robot only sees the normal, the level direction of sliding and rolling about the vertical; of the ten
+        # edges six are the normal's alone.
+        nx, ny, _ = touch.normal
+        x, y = touch.pos[0] - qpos[0], touch.pos[1] - qpos[1]
+        normal = jnp.stack([nx, ny, x * ny - y * nx])
+        side = contact.FRICTION[0] * jnp.stack([-ny, nx, x * nx + y * ny])
+        roll = contact.FRICTION[4] * jnp.stack([0 * nx, 0 * nx, 1 + 0 * nx])
+        rows = jnp.stack([normal, normal + side, normal - side, normal + roll, normal - roll])  # [edges, 3, contacts]
+        alike = np.array([[6.0], [1.0], [1.0], [1.0], [1.0]], np.float32)
+        spring, damping = contact.spring(self.timestep)
+        stiffness = alike * contact.edge_stiffness(touch.dist, self._weight)
+        offset = spring * contact.impedance(touch.dist) * touch.dist
+        offset = offset + damping * jnp.sum(rows * qvel[:, None], axis=1)
+
+        cos, sin = self._coupling * jnp.cos(qpos[2]), self._coupling * jnp.sin(qpos[2])
+        zero = jnp.zeros(())
+        mass = jnp.stack([
+            jnp.stack([zero + self._mass, zero, -sin]),
+            jnp.stack([zero, zero + self._mass, cos]),
+            jnp.stack([-sin, cos, zero + self._inertia]),
+        ])  # fmt: skip
+
+        def newton(_, acc):
+            gap = jnp.sum(rows * acc[:, None], axis=1) + offset
+            active = jnp.where(gap < 0, stiffness, 0.0)
+            slope = jnp.sum(mass * (acc - free), axis=1) + jnp.sum((active * gap)[:, None] * rows, axis=(0, 2))
+            weighted = active[:, None] * rows
+            return acc - _solve3(mass + jnp.sum(weighted[:, :, None] * rows[:, None], axis=(0, 3)), slope)
+
+        return jax.lax.fori_loop(0, ITERATIONS, newton, free)
+
+
+def _solve3(matrix: jax.Array, vec: jax.Array) -> jax.Array:
+    """Solves a symmetric system [3, 3], [3] by cofactors."""
+    first, second, third = matrix
+    columns = jnp.stack([jnp.cross(second, third), jnp.cross(third, first), jnp.cross(first, second)])
+    return jnp.sum(columns * vec[:, None], axis=0) / jnp.sum(first * columns[0])

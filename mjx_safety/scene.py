@@ -3,9 +3,10 @@
 import importlib.resources
 
 import mujoco
+import numpy as np
 
-from mjx_safety.movers import Shape
-from mjx_safety.robots import Robot
+from mjx_safety.contact import Shape
+from mjx_safety.robots import Joint, Robot
 
 
 def robot_spec(robot: Robot) -> mujoco.MjSpec:
@@ -14,28 +15,57 @@ def robot_spec(robot: Robot) -> mujoco.MjSpec:
     return mujoco.MjSpec.from_string(asset.read_text())
 
 
-def physics_model(robot: Robot) -> mujoco.MjModel:
-    """The robot alone, with nothing that cannot change its motion.
-
-    The Point has no floor: its sphere touches the plane at distance 0, which MuJoCo leaves out of the constraints, and
-    a rounding error below 0 would switch on friction that the original does not have. Its geoms keep their mass but
-    collide with nothing here; what they push is worked out in `movers`.
-    """
-    spec = robot_spec(robot)
-    for geom in spec.geoms:
-        geom.contype = geom.conaffinity = 0
-    return spec.compile()
+def robot_model(robot: Robot) -> mujoco.MjModel:
+    """The robot alone, without a floor."""
+    return robot_spec(robot).compile()
 
 
-def outline(robot: Robot) -> tuple[Shape, ...]:
-    """The robot seen from above: its geoms as discs and rectangles in the frame of its body."""
-    shapes = []
-    for geom in robot_spec(robot).geoms:
-        centre = (float(geom.pos[0]), float(geom.pos[1]))
-        if geom.type == mujoco.mjtGeom.mjGEOM_SPHERE:
-            shapes.append(Shape(centre, (0.0, 0.0), float(geom.size[0]), points=1))
-        elif geom.type == mujoco.mjtGeom.mjGEOM_BOX:
-            shapes.append(Shape(centre, (float(geom.size[0]), float(geom.size[1])), 0.0, points=2))
-        else:
-            raise NotImplementedError(f"Geom {geom.name!r} of {robot.name} has a type that the outline lacks.")
-    return tuple(shapes)
+_KINDS = {
+    mujoco.mjtGeom.mjGEOM_SPHERE: "sphere",
+    mujoco.mjtGeom.mjGEOM_CAPSULE: "capsule",
+    mujoco.mjtGeom.mjGEOM_CYLINDER: "cylinder",
+    mujoco.mjtGeom.mjGEOM_BOX: "box",
+}
+
+
+def shapes(model: mujoco.MjModel) -> tuple[Shape, ...]:
+    """A robot's geoms, its bodies counted from the root."""
+    return tuple(
+        Shape(
+            kind=_KINDS[mujoco.mjtGeom(model.geom_type[i])],
+            body=int(model.geom_bodyid[i]) - 1,
+            pos=tuple(model.geom_pos[i].tolist()),
+            quat=tuple(model.geom_quat[i].tolist()),
+            size=tuple(model.geom_size[i].tolist()),
+        )
+        for i in range(model.ngeom)
+    )
+
+
+def radius(model: mujoco.MjModel) -> float:
+    """Radius round the robot's root of the ball that holds it in every pose, metres."""
+    chain = np.zeros(model.nbody)  # from the root to a body's origin, joints wherever they are
+    for body in range(2, model.nbody):
+        chain[body] = chain[model.body_parentid[body]] + np.linalg.norm(model.body_pos[body])
+    reach = chain[model.geom_bodyid] + np.linalg.norm(model.geom_pos, axis=1) + model.geom_rbound
+    return float(reach.max())
+
+
+def joint_sensors(model: mujoco.MjModel) -> tuple[Joint, ...]:
+    """A robot's joint and touch sensors; those of inertia are known without being told (`robots.sensors`)."""
+    sensors, num_touch = [], 0
+    for i in range(model.nsensor):
+        name, joint = model.sensor(i).name, model.sensor_objid[i]
+        match mujoco.mjtSensor(model.sensor_type[i]):
+            case mujoco.mjtSensor.mjSENS_JOINTPOS:
+                sensors.append(Joint(name, "jointpos", int(model.jnt_qposadr[joint])))
+            case mujoco.mjtSensor.mjSENS_JOINTVEL:
+                sensors.append(Joint(name, "jointvel", int(model.jnt_dofadr[joint])))
+            case mujoco.mjtSensor.mjSENS_BALLQUAT:
+                sensors.append(Joint(name, "ballquat", int(model.jnt_qposadr[joint])))
+            case mujoco.mjtSensor.mjSENS_BALLANGVEL:
+                sensors.append(Joint(name, "ballangvel", int(model.jnt_dofadr[joint])))
+            case mujoco.mjtSensor.mjSENS_TOUCH:
+                sensors.append(Joint(name, "touch", num_touch))
+                num_touch += 1
+    return tuple(sensors)

@@ -35,9 +35,10 @@ def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *
     @batch.def_vmap
     def _(axis_size, in_batched, *operands):
         operands = _broadcast(axis_size, in_batched, operands)
-        flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), operands)
+        flat = jax.tree.map(lambda x: x.reshape((x.shape[0] * x.shape[1], *x.shape[2:])), operands)
         out = batch(*flat)
-        return jax.tree.map(lambda x: x.reshape((axis_size, -1, *x.shape[1:])), out), jax.tree.map(lambda _: True, out)
+        out = jax.tree.map(lambda x: x.reshape((axis_size, x.shape[0] // axis_size, *x.shape[1:])), out)
+        return out, jax.tree.map(lambda _: True, out)
 
     @custom_vmap
     def single(pred, args, otherwise):

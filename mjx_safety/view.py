@@ -11,16 +11,26 @@ class View:
     Attributes:
       robot_pos: float32 [3], origin of the robot's body.
       robot_mat: float32 [3, 3], rotation from robot to world.
+      robot_linvel: float32 [3], velocity of that origin.
+      robot_com: float32 [3], centre of mass of the whole robot.
       pos: positions of each kind of thing, float32 [num, 3], by name: "goal", "hazards", "vases", ...
+      placed: where the layout put things that move since, float32 [num, 2].
       linvel: velocities of the kinds that move, float32 [num, 3].
       contacts: robot's contact points with each object of the kinds that collide, float32 [num].
+      target: int32 [], which button is the goal; 0 where there are none.
+      timer: int32 [], steps for which the buttons stay dark.
     """
 
     robot_pos: jax.Array
     robot_mat: jax.Array
+    robot_linvel: jax.Array
+    robot_com: jax.Array
     pos: dict[str, jax.Array]
+    placed: dict[str, jax.Array]
     linvel: dict[str, jax.Array]
     contacts: dict[str, jax.Array]
+    target: jax.Array
+    timer: jax.Array
 
     def distance(self, kind: str) -> jax.Array:
         """Distances on the floor from the robot to every thing of a kind, float32 [num]."""

@@ -29,6 +29,8 @@ class Compiled:
         self.steps = jax.jit(jax.vmap(self.env.step))
         self.set_world = jax.jit(self.env.set_world)
         self.get_world = jax.jit(self.env.get_world)
+        self.set_worlds = jax.jit(jax.vmap(self.env.set_world))
+        self.get_worlds = jax.jit(jax.vmap(self.env.get_world))
 
 
 @functools.cache

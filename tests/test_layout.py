@@ -16,19 +16,23 @@ from tests.conftest import GOLDEN, compiled
 EXTENTS = (-1.0, -1.0, 1.0, 1.0)
 
 
-@pytest.fixture(params=[0, 1, 2], scope="module")
+LEVELS = [f"{task}{level}" for task in ("Goal", "Button", "Push") for level in range(3)]
+
+
+@pytest.fixture(params=LEVELS, scope="module")
 def drawn(request):
     """2,000 layouts of ours and of the original, by kind: float [2000, num, 2]."""
-    env = compiled(f"PointGoal{request.param}").env
+    env = compiled(f"Point{request.param}").env
     worlds = jax.jit(jax.vmap(lambda key: env.get_world(env.reset(key))))(jax.random.split(jax.random.key(3), 2000))
-    ours = {"robot": worlds["robot_pos"][:, None], "goal": worlds["goal_pos"][:, None]}
-    ours |= {kind.name[:-1]: worlds[f"{kind.name}_pos"] for kind in env.task.objects}
+    names = ["robot", *(["goal"] if env.task.objective.goal_placement else []), *(k.name for k in env.task.objects)]
+    singular = {"hazards": "hazard", "vases": "vase", "pillars": "pillar", "buttons": "button", "gremlins": "gremlin"}
+    ours = {singular.get(name, name): np.asarray(worlds[f"{name}_pos"]).reshape(2000, -1, 3)[..., :2] for name in names}
     golden = {
-        name.removeprefix(f"Goal{request.param}."): array / 1e4 - 2.0
+        name.removeprefix(f"{request.param}."): array / 1e4 - 2.0
         for name, array in np.load(GOLDEN / "layouts.npz").items()
-        if name.startswith(f"Goal{request.param}.")
+        if name.startswith(f"{request.param}.")
     }
-    return {name: np.asarray(array)[..., :2] for name, array in ours.items()}, golden
+    return ours, golden
 
 
 def test_layouts_are_distributed_as_the_original_s(drawn):

@@ -68,3 +68,17 @@ def test_works_off_only_the_rows_in_need():
     jax.effects_barrier()
     np.testing.assert_array_equal(out, np.arange(12.0) + np.asarray(pred))
     assert sorted(calls) == [1.0, 5.0, 9.0]
+
+
+def test_empty_arrays_pass_through_nested_batches():
+    def work(x, nothing):
+        return x + 1, nothing
+
+    def run(x):
+        nothing = jnp.zeros(0)
+        return sparse.cond(x > 0, work, (x, nothing), (x, nothing), fraction=4)
+
+    x = jnp.arange(-3.0, 3.0).reshape(2, 3)
+    value, nothing = jax.jit(jax.vmap(jax.vmap(run)))(x)
+    np.testing.assert_array_equal(value, np.where(x > 0, x + 1, x))
+    assert nothing.shape == (2, 3, 0)

@@ -41,7 +41,9 @@ class ToyEnv:
             ctrl=jnp.zeros(2),
             physics=position,
             places=goal,
-            potential=jnp.linalg.norm(goal - position),
+            target=jnp.int32(0),
+            timer=jnp.int32(0),
+            measured=jnp.linalg.norm(goal - position),
             key=key,
         )
 
@@ -56,7 +58,7 @@ class ToyEnv:
         steps = state.steps + 1
         return state.replace(
             obs=jnp.concatenate([position, goal]),
-            reward=state.potential - distance + jnp.where(goal_met, 1.0, 0.0),
+            reward=state.measured - distance + jnp.where(goal_met, 1.0, 0.0),
             cost=cost,
             costs={"cost_disc": cost},
             terminated=goal_met & self.task.terminate_at_goal,
@@ -66,7 +68,7 @@ class ToyEnv:
             ctrl=ctrl,
             physics=position,
             places=goal,
-            potential=jnp.linalg.norm(goal - position),
+            measured=jnp.linalg.norm(goal - position),
             key=key,
         )
 

@@ -4,8 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 
-from mjx_safety import checks
+from mjx_safety import boxes, checks
+from mjx_safety.contact import Obstacle
 from mjx_safety.view import View
 
 Rectangle = tuple[float, float, float, float]
@@ -28,8 +30,12 @@ class Placement:
 
     def __post_init__(self):
         checks.number("Placement.keepout", self.keepout, least=0)
+        checks.kind("Placement.rectangles", self.rectangles, tuple)
         for box in self.rectangles:
             checks.rectangle("An entry of Placement.rectangles", box)
+        checks.kind("Placement.locations", self.locations, tuple)
+        for location in self.locations:
+            checks.point("An entry of Placement.locations", location)
 
     def split(self, num: int) -> list["Placement"]:
         """The placements of `num` single things: the first ones at the locations, the rest in the rectangles."""
@@ -41,7 +47,7 @@ class Placement:
 class Objects:
     """A kind of object: how many, where, how large, whether the robot sees it and what it costs.
 
-    Subclasses fix the class attributes and the defaults, and say in `raw_costs` what they cost.
+    Subclasses fix the class attributes and the defaults, and say what they cost and whether they collide.
 
     Attributes:
       num: how many there are.
@@ -57,23 +63,38 @@ class Objects:
     constrained: bool = True
     observed: bool = True
 
-    name: ClassVar[str]  # plural, as in Safety Gym: names of costs, lidar and world arrays derive from it
+    name: ClassVar[str]  # as in Safety Gym: names of costs, lidar and world arrays derive from it
     rgba: ClassVar[tuple[float, float, float, float]]  # Safety Gym's colour
-    movable: ClassVar[bool] = False
+    before_goal: ClassVar[bool] = False  # whether a layout places them before the goal
 
     def __post_init__(self):
         kind = type(self).__name__
         checks.whole(f"{kind}.num", self.num, least=0)
         checks.kind(f"{kind}.placement", self.placement, Placement)
         checks.number(f"{kind}.size", self.size, above=0)
+        checks.kind(f"{kind}.constrained", self.constrained, bool)
+        checks.kind(f"{kind}.observed", self.observed, bool)
         if len(self.placement.locations) > self.num:
             raise ValueError(f"{kind} has {len(self.placement.locations)} locations for {self.num} objects.")
 
     @property
     def height(self) -> float:
-        """Height of the centres above the floor, metres."""
+        """Height of the centres above the floor in a new layout, metres."""
         raise NotImplementedError
 
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """Costs before the indicator, float32 [] by name that is Safety Gym's."""
         raise NotImplementedError
+
+    def visible(self, view: View) -> jax.Array:
+        """Whether lidar sees the kind now, bool []."""
+        del view
+        return jnp.array(True)
+
+    def obstacle(self) -> Obstacle | None:
+        """What the robot bumps into, for kinds that collide and stand still."""
+        return None
+
+    def boxes(self) -> boxes.Kind | None:
+        """What the robot pushes, for kinds that collide and move."""
+        return None

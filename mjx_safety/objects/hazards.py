@@ -5,13 +5,18 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from mjx_safety import checks
 from mjx_safety.objects.base import Objects, Placement
 from mjx_safety.view import View
 
 
 @dataclasses.dataclass(frozen=True)
 class Hazards(Objects):
-    """Flat discs that nothing collides with (Safety Gym, section 4.2 "Hazards"; engine options `hazards_*`)."""
+    """Flat discs that nothing collides with (Safety Gym, section 4.2 "Hazards"; engine options `hazards_*`).
+
+    Attributes:
+      cost: per metre of depth inside a disc.
+    """
 
     num: int = 1
     placement: Placement = Placement(keepout=0.18)
@@ -20,6 +25,10 @@ class Hazards(Objects):
 
     name = "hazards"
     rgba = (0.0, 0.0, 1.0, 0.25)
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.number("Hazards.cost", self.cost, least=0)
 
     @property
     def height(self) -> float:

@@ -9,13 +9,13 @@ import numpy as np
 
 from mjx_safety import geometry
 from mjx_safety.autoreset import VecState
+from mjx_safety.objectives import Button, Circle, Goal, Objective, Push
+from mjx_safety.objects import Buttons, Objects
 from mjx_safety.robots import Robot
 from mjx_safety.scene import robot_spec
 
 if TYPE_CHECKING:
     from mjx_safety.env import Env, State
-    from mjx_safety.objectives import Goal
-    from mjx_safety.objects import Objects
 
 BOX, CYLINDER, SPHERE = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("BOX", "CYLINDER", "SPHERE"))
 
@@ -106,11 +106,12 @@ def build(env: "Env", states: "State") -> Scene:
     world = jax.device_get(jax.jit(jax.vmap(env.get_world))(states))
     obs, cost = np.asarray(states.obs), np.asarray(states.cost)
     robot_pos, robot_mat = world["robot_pos"], _matrices(world["robot_quat"])
-    things = [kind for kind in (*env.task.objects, env.task.objective) if f"{kind.name}_pos" in world]
+    kinds = [kind for kind in env.task.objects if f"{kind.name}_pos" in world]
     alarm = _solids(SPHERE, COST_RADIUS, robot_pos[:, None], np.where(cost[:, None, None] > 0, COST_RGBA, 0.0))
-    solids = _join([*(_things(kind, world) for kind in things), _robot(env.task.robot, world), alarm])
+    goal = _goal(env.task.objective, world)
+    solids = _join([*(_things(kind, world) for kind in kinds), *goal, _robot(env.task.robot, world), alarm])
 
-    seen = [kind for kind in things if f"{kind.name}_lidar" in env.observation_slices]
+    seen = [kind for kind in (*kinds, env.task.objective) if f"{kind.name}_lidar" in env.observation_slices]
     seen.sort(key=lambda kind: LIDAR_ORDER.index(kind.name) if kind.name in LIDAR_ORDER else len(LIDAR_ORDER))
     rings = tuple(
         _ring(obs[:, env.observation_slices[f"{kind.name}_lidar"]], level, kind.rgba, robot_pos, robot_mat)
@@ -119,26 +120,47 @@ def build(env: "Env", states: "State") -> Scene:
     return Scene(solids, rings, robot_pos)
 
 
-def _shape(kind: "Objects | Goal") -> tuple[int, tuple[float, float, float]]:
-    """Geom type and size of one thing: by name, else a cube if it moves, else a column as high as its centre is."""
-    match kind.name:
-        case "hazards":
-            return CYLINDER, (kind.size, 0.01, 0.0)
-        case "goal":
-            return CYLINDER, (kind.size, kind.size / 2, 0.0)
-        case _ if getattr(kind, "movable", False):
-            return BOX, (kind.size, kind.size, kind.size)
-        case _:
-            return CYLINDER, (kind.size, kind.height, 0.0)
+class Part(NamedTuple):
+    """A solid of a thing, in the thing's frame."""
+
+    geom: int
+    size: tuple[float, float, float]
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
-def _things(kind: "Objects | Goal", world: dict[str, np.ndarray]) -> Solids:
-    pos = world[f"{kind.name}_pos"]
-    pos = pos if pos.ndim == 3 else pos[:, None]  # the goal is one thing, without an axis to number it
-    quat = world.get(f"{kind.name}_quat")
-    geom, size = _shape(kind)
+def _parts(kind: Objects) -> list[Part]:
+    """What one thing looks like: what of it collides, or a flat disc."""
+    pushed, obstacle = kind.boxes(), kind.obstacle()
+    if pushed:
+        return [Part(BOX, half, centre) for centre, half in pushed.parts]
+    if obstacle:
+        return [Part({"cylinder": CYLINDER, "sphere": SPHERE, "box": BOX}[obstacle.kind], obstacle.size)]
+    return [Part(CYLINDER, (kind.size, 0.01, 0.0))]
+
+
+def _things(kind: Objects, world: dict[str, np.ndarray]) -> Solids:
+    pos, quat = world[f"{kind.name}_pos"], world.get(f"{kind.name}_quat")
+    if pos.ndim == 2:  # a single thing, without an axis to number it
+        pos, quat = pos[:, None], None if quat is None else quat[:, None]
+    mat = np.broadcast_to(np.eye(3), (*pos.shape, 3)) if quat is None else _matrices(quat).reshape(*pos.shape, 3)
     rgba = np.broadcast_to(kind.rgba, (*pos.shape[:2], 4))
-    return _solids(geom, size, pos, rgba, None if quat is None else _matrices(quat).reshape(*pos.shape, 3))
+    return _join([_solids(part.geom, part.size, pos + mat @ np.array(part.offset), rgba, mat) for part in _parts(kind)])
+
+
+def _goal(objective: Objective, world: dict[str, np.ndarray]) -> list[Solids]:
+    """What marks the place that the objective is about."""
+    num_frames = len(world["robot_pos"])
+    match objective:
+        case Goal() | Push():
+            pos, size, rgba = world["goal_pos"], (objective.size, objective.size / 2, 0.0), objective.rgba
+        case Button():
+            pos = world["buttons_pos"][np.arange(num_frames), world["goal_button"].astype(int)]
+            size, rgba = (0.2, 0.2, 0.0), tuple(0.1 * x for x in Buttons.rgba)
+        case Circle():
+            pos, size, rgba = np.tile([0.0, 0.0, 0.02], (num_frames, 1)), (objective.radius, 0.01, 0.0), objective.rgba
+        case _:
+            return []
+    return [_solids(CYLINDER, size, pos[:, None], np.broadcast_to(rgba, (num_frames, 1, 4)))]
 
 
 def _robot(robot: Robot, world: dict[str, np.ndarray]) -> Solids:

@@ -1,0 +1,40 @@
+"""Writes the pages about robots, objects and tasks from the code that they are about, and their pictures.
+
+    python -m docs              # text only
+    python -m docs --pictures   # draw the pictures anew as well
+
+A test compares the committed text with what is written here, so it cannot drift.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import tyro
+
+from docs import pages, pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to write."""
+
+    pictures: bool = False
+    """Draw the pictures anew."""
+
+
+def main() -> int:
+    """Exit status: 0."""
+    args = tyro.cli(Args, prog="python -m docs", description=__doc__)
+    folder = Path(__file__).parent
+    for name, text in pages.pages().items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    if args.pictures:
+        pictures.draw(folder / "pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

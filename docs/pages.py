@@ -1,0 +1,237 @@
+"""The text of the pages, read off the tasks, the classes and their docstrings."""
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mjx_safety import Env, scene
+from mjx_safety.objectives import Button, Circle, Goal, Objective, Push, Run
+from mjx_safety.objects import Box, Buttons, Gremlins, Hazards, Objects, Pillars, Vases, Walls
+from mjx_safety.robots import CAR, DOGGO, POINT, Robot
+from mjx_safety.suite import TASKS
+from mjx_safety.task import Task
+
+ROBOTS = (POINT, CAR, DOGGO)
+KINDS = (Hazards, Vases, Pillars, Buttons, Gremlins, Box, Walls)
+FAMILIES: dict[str, tuple[type[Objective], tuple[str, ...]]] = {
+    "goal": (Goal, ("Goal0", "Goal1", "Goal2")),
+    "button": (Button, ("Button0", "Button1", "Button2")),
+    "push": (Push, ("Push0", "Push1", "Push2")),
+    "circle": (Circle, ("Circle",)),
+    "run": (Run, ("Run",)),
+}
+RANDOM_POLICY = Path(__file__).parent.parent / "benchmarks" / "results" / "random_policy.jsonl"
+GENERATED = "<!-- Written by `python -m docs`; change the code that it describes instead. -->\n\n"
+READINGS = (  # by pattern of the name: what is read, and its unit
+    (r"accelerometer", "acceleration and the floor's support, robot frame", "m/s^2"),
+    (r"velocimeter", "velocity, robot frame", "m/s"),
+    (r"gyro", "turning rates, robot frame", "rad/s"),
+    (r"magnetometer", "direction (0, -0.5, 0) of the world, robot frame", ""),
+    (r"(.*)_lidar", "closeness of {} in 16 sectors, 0 to 1", ""),
+    (r"ballquat_rear", "rotation matrix of the rear ball, row by row", ""),
+    (r"ballangvel_rear", "turning rates of the rear ball", "rad/s"),
+    (r"jointpos_(.*)", "sine and cosine of {}", ""),
+    (r"jointvel_(.*)", "rate of {}", "rad/s"),
+    (r"touch_(.*)", "normal force at {}", "N"),
+)
+
+
+def pages() -> dict[str, str]:
+    """Text by path under `docs/`."""
+    text = {"README.md": _index(), "options.md": _options(), "random_policy.md": _random_policy()}
+    text |= {f"robots/{robot.name.lower()}.md": _robot(robot) for robot in ROBOTS}
+    text |= {f"objects/{kind.name}.md": _kind(kind) for kind in KINDS}
+    text |= {f"tasks/{name}.md": _family(name) for name in FAMILIES}
+    return {name: GENERATED + body for name, body in text.items()}
+
+
+def _index() -> str:
+    robots = ", ".join(f"[{robot.name}](robots/{robot.name.lower()}.md)" for robot in ROBOTS)
+    kinds = ", ".join(f"[{kind.name}](objects/{kind.name}.md)" for kind in KINDS)
+    families = ", ".join(f"[{name}](tasks/{name}.md)" for name in FAMILIES)
+    rows = [
+        (
+            f"`{name}`",
+            task.robot.name,
+            type(task.objective).__name__,
+            _things(task),
+            _costs(task),
+            Env(task).observation_size,
+        )
+        for name, task in TASKS.items()
+    ]
+    table = _table(("task", "robot", "objective", "objects", "costs", "observation"), rows)
+    return (
+        f"# The environments\n\nRobots: {robots}. Objects: {kinds}. Tasks: {families}.\n\n"
+        "Settings: [options](options.md). Physics: [how contacts are computed, and how exactly](physics.md). Beside "
+        "the original: [random policy](random_policy.md).\n\n"
+        "Every id is also known under its original name, such as `Safexp-PointGoal1-v0`.\n\n" + table
+    )
+
+
+def _robot(robot: Robot) -> str:
+    env = Env(TASKS[f"{robot.name}Run"])
+    model = scene.robot_model(robot)
+    motors = [
+        (f"`{model.actuator(i).name}`", *(f"{x:g}" for x in model.actuator_gear[i][:1]), _limits(model, i))
+        for i in range(model.nu)
+    ]
+    facts = [
+        ("mass", f"{1000 * model.body_mass.sum():.4g} g"),
+        ("physics step", f"{model.opt.timestep:g} s"),
+        ("environment step", f"{10 * model.opt.timestep:g} s"),
+        ("degrees of freedom", model.nv),
+        ("actions", model.nu),
+        ("height of the body's origin in its default pose", f"{robot.height:g} m"),
+    ]
+    return (
+        f"# {robot.name}\n\n![{robot.name}](../pictures/{robot.name.lower()}.png)\n\n"
+        + _table(("", ""), facts)
+        + "\nEvery action is clipped to [-1, 1].\n\n"
+        + _table(("action", "gear", "bound on the force before the gear"), motors)
+        + "\nWhat it senses of itself, in every task:\n\n"
+        + _readings(env)
+        + f"\nIts MJCF: `mjx_safety/assets/{robot.asset}`.\n"
+    )
+
+
+def _kind(kind: type[Objects]) -> str:
+    thing = kind()
+    costs = inspect.getdoc(kind.raw_costs) if kind.raw_costs.__doc__ else "They cost nothing."
+    body = "a body that moves" if thing.boxes() else "a fixed body" if thing.obstacle() else "nothing"
+    users = [f"`{name}`" for name, task in TASKS.items() if any(isinstance(k, kind) for k in task.objects)]
+    return (
+        f"# {kind.__name__}\n\n![{kind.name}](../pictures/{kind.name}.png)\n\n{_summary(kind)}\n\n"
+        f"In the physics: {body}. Height of the centres: {thing.height:g} m.\n\n"
+        f"Cost: {costs}\n\n{_fields(thing)}\n"
+        + (f"In {', '.join(users)}.\n" if users else "In none of the benchmark's tasks.\n")
+    )
+
+
+def _family(family: str) -> str:
+    objective, levels = FAMILIES[family]
+    tasks = {level: TASKS[f"Point{level}"] for level in levels}
+    numbers = [
+        ("extents", *(f"±{task.extents[2]:g} m" for task in tasks.values())),
+        ("lidar sees", *(f"{task.lidar.max_dist:g} m" for task in tasks.values())),
+        ("objects", *(_things(task) for task in tasks.values())),
+        ("costs", *(_costs(task) or "none" for task in tasks.values())),
+        ("episode", *(f"{task.num_steps} steps" for task in tasks.values())),
+    ]
+    pictures = " ".join(f"![Point{level}](../pictures/Point{level}.png)" for level in levels)
+    observed = "\n".join(f"### Point{level}\n\n{_readings(Env(task))}" for level, task in tasks.items())
+    sizes = [
+        (level, *(Env(TASKS[robot.name + level]).observation_size for robot in ROBOTS)) for level in levels
+    ]  # fmt: skip
+    bonus = f" Bonus `{objective.bonus}` for every goal reached." if objective.bonus else ""
+    return (
+        f"# {objective.__name__}\n\n{pictures}\n\n{_summary(objective)}\n\n"
+        f"Reward of a step: `{_first_line(objective.reward)}`.{bonus}\n\n"
+        f"Success: {_first_line(objective.reached) if objective.bonus else 'there is none.'}\n\n"
+        f"{_fields(objective())}\n## Levels\n\n"
+        + _table(("", *levels), numbers)
+        + "\n## Observation\n\nSizes by robot:\n\n"
+        + _table(("", *(robot.name for robot in ROBOTS)), sizes)
+        + f"\nOther robots add their own sensors to the Point's.\n\n{observed}"
+    )
+
+
+def _options() -> str:
+    task = TASKS["PointGoal1"]
+    return (
+        "# Options\n\nFields of `mjx_safety.Task`; `mjx_safety.make(id, field=value, ...)` replaces them. Randomness "
+        "comes from the keys given to `reset` alone.\n\n"
+        + _fields(task)
+        + "\n`Placement` says where things are put, `Lidar` how they are seen:\n\n"
+        + _fields(task.robot_placement)
+        + "\n"
+        + _fields(task.lidar)
+        + "\nEvery kind of object has these, and those on its own page:\n\n"
+        + _fields(Hazards(), only=Objects)
+    )
+
+
+def _random_policy() -> str:
+    head = (
+        "# Uniform random actions beside the original\n\n"
+        "Means over episodes of 1,000 steps: ours / the original's 130 episodes, and in brackets their difference in "
+        "standard errors. Costs are very skewed: most episodes have none. Made by `python -m benchmarks.random_policy`."
+        "\n\n"
+    )
+    rows = {}
+    if RANDOM_POLICY.exists():
+        for line in RANDOM_POLICY.read_text().splitlines():
+            row = json.loads(line)
+            rows[row["task"]] = row  # the last measurement counts
+    names = ("return", "cost", "hazards", "vases_contact", "vases_velocity", "pillars", "gremlins", "buttons")
+    cells = []
+    for task in [task for task in TASKS if task in rows]:
+        means = {name.removeprefix("cost_"): x for name, x in rows[task]["means"].items()}
+        shown = (f"{x['ours']:.3g} / {x['original']:.3g} ({x['z']:+.1f})" if (x := means.get(n)) else "" for n in names)
+        cells.append((f"`{task}`", rows[task]["episodes"], *shown))
+    return head + _table(("task", "episodes", *names), cells)
+
+
+def _summary(cls: type) -> str:
+    """A class's docstring without the list of its attributes."""
+    return (inspect.getdoc(cls) or "").split("\nAttributes:")[0].strip()
+
+
+def _first_line(function: Any) -> str:
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+def _fields(value: Any, only: type | None = None) -> str:
+    """A table of a dataclass's fields, their defaults in `value` and what its docstring says of them."""
+    said: dict[str, str] = {}
+    for cls in reversed(type(value).__mro__):
+        doc = inspect.getdoc(cls) or ""
+        if "Attributes:" in doc and (only is None or cls is only):
+            for name, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", doc.split("Attributes:")[1], re.MULTILINE):
+                said[name] = " ".join(text.split())
+    rows = [
+        (f"`{field.name}`", f"`{getattr(value, field.name)!r}`", said[field.name])
+        for field in dataclasses.fields(value)
+        if field.name in said
+    ]
+    return _table(("field", "value", "meaning"), rows)
+
+
+def _readings(env: Env) -> str:
+    rows = []
+    for name, place in env.observation_slices.items():
+        what, unit = next(
+            (text.format(*match.groups()), unit)
+            for pattern, text, unit in READINGS
+            if (match := re.fullmatch(pattern, name))
+        )
+        rows.append((f"`{name}`", f"{place.start}:{place.stop}", what, unit))
+    return _table(("name", "entries", "what", "unit"), rows)
+
+
+def _things(task: Task) -> str:
+    return ", ".join(f"{kind.num} {kind.name}" for kind in task.objects)
+
+
+def _costs(task: Task) -> str:
+    return ", ".join(kind.name for kind in task.objects if kind.constrained)
+
+
+def _limits(model: Any, index: int) -> str:
+    if not model.actuator_forcelimited[index]:
+        return "none"
+    low, high = model.actuator_forcerange[index]
+    return f"{low:g} to {high:g}"
+
+
+def _table(head: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(str(x) for x in line) + " |\n" for line in lines)
+
+
+def links() -> set[str]:
+    """Pictures that the pages show, paths under `docs/`."""
+    return {f"pictures/{name}" for text in pages().values() for name in re.findall(r"pictures/([\w.]+)\)", text)}

@@ -1,0 +1,135 @@
+"""MuJoCo's soft contacts, written for a batch: what touches, where, and what the constraint asks for.
+
+All things keep MuJoCo's default contact parameters, as in Safety Gym: solref (0.02, 1), solimp (0.9, 0.95, 0.001, 0.5,
+2), no margin, condim 6 with the pyramidal cone. A contact then has ten edges, n +- mu_i d_i, where n is the normal and
+d_i are two sliding, one turning and two rolling directions; each edge is a one-sided spring-damper on the acceleration
+(MuJoCo's documentation, "Computation", sections "Constraint model" and "Solver parameters").
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # sliding twice, turning, rolling twice
+_TIMECONST, _DAMPRATIO = 0.02, 1.0
+_DMIN, _DMAX, _WIDTH = 0.9, 0.95, 0.001
+
+# Full float32 products: recent GPUs default to TF32, which breaks fidelity silently.
+einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+class Shape(NamedTuple):
+    """A convex part of the robot, fixed in the frame of one of its bodies."""
+
+    kind: str  # "sphere", "capsule", "cylinder" or "box"
+    body: int  # index into `Frames`
+    pos: tuple[float, float, float]
+    quat: tuple[float, float, float, float]
+    size: tuple[float, float, float]  # as in MuJoCo: radius; radius and half-length; half-sizes
+
+
+class Frames(NamedTuple):
+    """The robot's bodies in the world, leading axis the bodies; the first one is the root.
+
+    Attributes:
+      pos: float32 [bodies, 3], origins, metres.
+      mat: float32 [bodies, 3, 3], rotations to the world.
+      linvel: float32 [bodies, 3], velocities of the origins, m/s.
+      angvel: float32 [bodies, 3], rad/s, world axes.
+    """
+
+    pos: jax.Array
+    mat: jax.Array
+    linvel: jax.Array
+    angvel: jax.Array
+
+
+class Forces(NamedTuple):
+    """What the robot feels at a state.
+
+    Attributes:
+      qacc: float32 [nv], joint accelerations, MuJoCo's `qacc`.
+      touch: float32 [sensors], normal force of the contacts in each touch sensor, newtons.
+    """
+
+    qacc: jax.Array
+    touch: jax.Array
+
+
+class Obstacle(NamedTuple):
+    """A kind of thing that stands still and collides: all of a kind are alike and upright, with a yaw of 0."""
+
+    kind: str  # "cylinder", "sphere" or "box"
+    size: tuple[float, float, float]  # as in MuJoCo
+    height: float  # of the centre, metres
+
+    @property
+    def radius(self) -> float:
+        """Of the circle that holds it, seen from above, metres."""
+        return math.hypot(self.size[0], self.size[1]) if self.kind == "box" else self.size[0]
+
+
+class Contact(NamedTuple):
+    """Candidate contacts; the leading axes are whatever the context says.
+
+    Attributes:
+      dist: signed distance, metres; they touch where it is below 0.
+      pos: where, float32 [..., 3], world frame.
+      normal: unit vector [..., 3] from the first thing into the second.
+      points: MuJoCo's contact points that the candidate stands for.
+    """
+
+    dist: jax.Array
+    pos: jax.Array
+    normal: jax.Array
+    points: jax.Array
+
+
+def join(*contacts: Contact) -> Contact:
+    """Candidates one after the other along the first axis."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *contacts)
+
+
+def tangents(normal: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two unit vectors [..., 3] that form a right-handed frame with the normal [..., 3]; MuJoCo's own choice."""
+    flat = jnp.abs(normal[..., 1:2]) < 0.5
+    helper = jnp.where(flat, jnp.array([0.0, 1.0, 0.0]), jnp.array([0.0, 0.0, 1.0]))
+    first = helper - normal * jnp.sum(normal * helper, axis=-1, keepdims=True)
+    first = first / jnp.linalg.norm(first, axis=-1, keepdims=True)
+    return first, jnp.cross(normal, first)
+
+
+def impedance(violation: jax.Array) -> jax.Array:
+    """MuJoCo's impedance d(r) of a constraint violated by `violation`, metres or radians [...]."""
+    depth = jnp.minimum(jnp.abs(violation) / _WIDTH, 1.0)
+    rise = jnp.where(depth < 0.5, 2 * depth**2, 1 - 2 * (1 - depth) ** 2)
+    return _DMIN + rise * (_DMAX - _DMIN)
+
+
+def spring(dt: float, timeconst: float = _TIMECONST, dampratio: float = _DAMPRATIO) -> tuple[float, float]:
+    """Stiffness k (1/s^2) and damping b (1/s) of MuJoCo's reference acceleration -b v - k d(r) r."""
+    timeconst = max(timeconst, 2 * dt)
+    return 1 / (_DMAX * timeconst * dampratio) ** 2, 2 / (_DMAX * timeconst)
+
+
+def edge_stiffness(dist: jax.Array, weight: jax.Array | float) -> jax.Array:
+    """MuJoCo's D of each edge of the friction pyramid, kg-like [...]; 0 where nothing touches.
+
+    Args:
+      dist: signed distance [...], metres.
+      weight: sum of the two bodies' translational `body_invweight0`, 1/kg.
+    """
+    slide = FRICTION[0]
+    imp = impedance(dist)
+    regularisation = 2 * slide**2 * (1 + slide**2) * weight * (1 - imp) / imp
+    return jnp.where(dist < 0, 1 / regularisation, 0.0)
+
+
+def solve3(matrix: jax.Array, vec: jax.Array) -> jax.Array:
+    """Solves a symmetric positive definite system [3, 3], [3] by cofactors."""
+    a, b, c = matrix
+    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=-1)
+    return jnp.sum(columns * vec[None], axis=-1) / jnp.sum(a * columns[:, 0])

@@ -1,0 +1,240 @@
+"""Spatial algebra in single components: lists of arrays instead of arrays of small shape.
+
+A vector is three arrays, a twist (motion) six, angular part first, a wrench (force) six, torque first, a symmetric 6x6
+matrix six lists of six. The arrays broadcast; a batch of robots is then nothing but elementwise arithmetic.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+Vec = list  # three arrays
+Twist = list  # six arrays, angular part first; wrenches alike, torque first
+Mat = list  # 3x3
+Sym = list  # 6x6, symmetric
+Inertia = tuple[Any, Vec, Mat]  # of a rigid body: mass, mass times centre, inertia about the origin
+
+
+def cross(a: Vec, b: Vec) -> Vec:
+    """Cross product."""
+    return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+
+
+def dot(a: list, b: list) -> Any:
+    """Scalar product."""
+    return sum((x * y for x, y in zip(a[1:], b[1:], strict=True)), a[0] * b[0])
+
+
+def norm(vec: Vec) -> jax.Array:
+    """Length, at least 1e-6."""
+    return jnp.sqrt(jnp.maximum(dot(vec, vec), 1e-12))
+
+
+def add(a, b):
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
+def scale(a, s):
+    return [x * s for x in a]
+
+
+def apply(inertia, twist: Twist) -> Twist:
+    """Momentum of a rigid body."""
+    mass, centre, about = inertia
+    ang, lin = twist[:3], twist[3:]
+    return [
+        *add([dot(row, ang) for row in about], cross(centre, lin)),
+        *[mass * v - c for v, c in zip(lin, cross(centre, ang), strict=True)],
+    ]
+
+
+def full(inertia) -> Sym:
+    """A rigid body's inertia as a 6x6 matrix."""
+    mass, (x, y, z), about = inertia
+    none = jnp.zeros_like(x)
+    skew = [[none, -z, y], [z, none, -x], [-y, x, none]]
+    mat = [[none] * 6 for _ in range(6)]
+    for i in range(3):
+        for j in range(3):
+            mat[i][j] = about[i][j]
+            mat[i][3 + j] = mat[3 + j][i] = skew[i][j]
+        mat[3 + i][3 + i] = mass
+    return mat
+
+
+def cross_motion(a: Twist, b: Twist) -> Twist:
+    """Rate of change of the motion b that is carried along by a."""
+    return [*cross(a[:3], b[:3]), *add(cross(a[:3], b[3:]), cross(a[3:], b[:3]))]
+
+
+def cross_force(a: Twist, f: Twist) -> Twist:
+    """Rate of change of the wrench f that is carried along by a."""
+    return [*add(cross(a[:3], f[:3]), cross(a[3:], f[3:])), *cross(a[:3], f[3:])]
+
+
+def turn(axis, angle) -> list:
+    """Rotation matrix about constant unit axes."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    x, y, z = axis
+    rest = 1 - cos
+    return [
+        [cos + x * x * rest, x * y * rest - z * sin, x * z * rest + y * sin],
+        [y * x * rest + z * sin, cos + y * y * rest, y * z * rest - x * sin],
+        [z * x * rest - y * sin, z * y * rest + x * sin, cos + z * z * rest],
+    ]
+
+
+def mul(a, b) -> list:
+    return [[dot(a[i], [row[j] for row in b]) for j in range(3)] for i in range(3)]
+
+
+def rotate(mat, vec) -> Vec:
+    return [dot(row, vec) for row in mat]
+
+
+def back(mat, vec) -> Vec:
+    return [dot([row[i] for row in mat], vec) for i in range(3)]
+
+
+def quat_mat(quat) -> list:
+    w, x, y, z = quat
+    return [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+
+
+def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
+    """Turns a quaternion [4, ...] by `angvel` [3, ...] in its own frame for a time; the result is a unit."""
+    turn = angvel * dt
+    angle = jnp.sqrt(total(turn * turn, 0) + 1e-30)
+    x, y, z = turn * (jnp.sin(angle / 2) / angle)
+    c = jnp.cos(angle / 2)
+    w0, x0, y0, z0 = quat
+    new = jnp.stack([
+        w0 * c - x0 * x - y0 * y - z0 * z,
+        w0 * x + x0 * c + y0 * z - z0 * y,
+        w0 * y - x0 * z + y0 * c + z0 * x,
+        w0 * z + x0 * y - y0 * x + z0 * c,
+    ])  # fmt: skip
+    return new / jnp.sqrt(total(new * new, 0))
+
+
+def total(x: jax.Array, axis: int) -> jax.Array:
+    """Sum over a short axis, written out: XLA's CPU back end hands reductions to a library that transposes first."""
+    return sum(
+        (jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(1, x.shape[axis])),
+        jax.lax.index_in_dim(x, 0, axis, keepdims=False),
+    )
+
+
+def eliminate(inertia: jax.Array, wrench: jax.Array, motion: jax.Array, torque, stiff, free):
+    """Takes one degree of freedom out of a chain of bodies (articulated-body algorithm).
+
+    Args:
+      inertia: [6, 6, ...], of what is behind the joint.
+      wrench: [6, ...], taken from it.
+      motion: [6, ...], of the joint.
+      torque: of the joint.
+      stiff: to add to the joint's inertia.
+      free: 1; 0 for a locked joint.
+
+    Returns:
+      What the body in front of the joint feels, inertia and wrench; and for the way back, how the joint's acceleration
+      falls with the acceleration of the body in front, [6, ...], and the acceleration if that one is still.
+    """
+    column = total(inertia * motion, 1)
+    pivot = free / (total(motion * column, 0) + stiff)
+    rest = (torque - total(motion * wrench, 0)) * pivot
+    return inertia - column[:, None] * column * pivot, wrench + column * rest, (column * pivot, rest)
+
+
+def solve6(mat: Sym, vec: Twist) -> Twist:
+    """Solves a positive definite system by LDL'."""
+    low = [[None] * 6 for _ in range(6)]
+    scaled = [[None] * 6 for _ in range(6)]
+    inv = [None] * 6
+    for j in range(6):
+        diag = mat[j][j]
+        for k in range(j):
+            diag = diag - low[j][k] * scaled[j][k]
+        inv[j] = 1 / diag
+        for i in range(j + 1, 6):
+            entry = mat[i][j]
+            for k in range(j):
+                entry = entry - low[i][k] * scaled[j][k]
+            scaled[i][j] = entry
+            low[i][j] = entry * inv[j]
+    out = list(vec)
+    for i in range(6):
+        for k in range(i):
+            out[i] = out[i] - low[i][k] * out[k]
+    out = [x * d for x, d in zip(out, inv, strict=True)]
+    for i in reversed(range(6)):
+        for k in range(i + 1, 6):
+            out[i] = out[i] - low[k][i] * out[k]
+    return out
+
+
+def lanes(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function of one environment from one of many, whose arrays have the environments as their last axis.
+
+    Under `vmap`, nested or not, the function then sees all environments at once: the components of small vectors lie
+    apart, and environments side by side, as the vector units of a CPU and the threads of a GPU want them.
+    """
+
+    @custom_vmap
+    def many(*args):
+        out = fn(*jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), args))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), out)
+
+    @many.def_vmap
+    def _(size, batched, *args):
+        args = _spread(size, batched, args)
+        out = many(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args))
+        return _all(jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), out))
+
+    @custom_vmap
+    def one(*args):
+        return jax.tree.map(lambda x: x[0], many(*jax.tree.map(lambda x: jnp.asarray(x)[None], args)))
+
+    @one.def_vmap
+    def _(size, batched, *args):
+        return _all(many(*_spread(size, batched, args)))
+
+    return one
+
+
+def _spread(size: int, batched, args):
+    return jax.tree.map(
+        lambda is_batched, x: x if is_batched else jnp.broadcast_to(x, (size, *jnp.shape(x))),
+        tuple(batched),
+        tuple(args),
+    )
+
+
+def _all(out):
+    return out, jax.tree.map(lambda _: True, out)
+
+
+def keep(tree: Any) -> Any:
+    """The same values, worked out once and stored.
+
+    XLA fuses what is cheap into each of its users; where there are many, the same sum is done over and over, on CPUs
+    by a factor of ten and more. On CPUs optimisation barriers are dropped before fusion; a loop that never runs
+    stands in for one there.
+    """
+
+    def stop(tree):
+        first = jax.tree.leaves(tree)[0]
+        never = jnp.where(first.reshape(-1)[0] > jnp.inf, 1, 0)
+
+        return jax.lax.while_loop(
+            lambda c: c[0] > 0, lambda c: (c[0] - 1, jax.tree.map(lambda x: x + 1, c[1])), (never, tree)
+        )[1]
+
+    return jax.lax.platform_dependent(tree, cpu=stop, default=jax.lax.optimization_barrier)

@@ -1,0 +1,359 @@
+"""The boxes beside C MuJoCo on the same scenes: accelerations, paths, what the floor does, and who lies still."""
+
+import functools
+import importlib.resources
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from mjx_safety import boxes, contact
+from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind
+from mjx_safety.contact import Frames, Obstacle, Shape
+
+VASE = Kind(parts=(((0.0, 0.0, 0.0), (0.1, 0.1, 0.1)),), density=0.001, slots=3)
+GREMLIN = VASE._replace(slots=2, travel=0.35)
+COLUMNS = tuple(((x * 0.2, y * 0.2, 0.0), (0.1, 0.1, 0.2)) for x in (-1, 1) for y in (-1, 1))
+BOX = Kind(parts=(((0.0, 0.0, 0.0), (0.2, 0.2, 0.2)), *COLUMNS), density=0.001, slots=1)
+POINT = (
+    Shape("sphere", 0, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.1, 0.0, 0.0)),
+    Shape("box", 0, (0.1, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.05, 0.05, 0.05)),
+)
+CAPSULE = (Shape("capsule", 0, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.032, 0.08, 0.0)),)
+PILLAR = Obstacle("cylinder", (0.2, 0.5, 0.0), 0.5)
+DT = 0.002
+REST = 0.0999564  # height at which a vase's weight and the floor's push are even
+FAR = Frames(jnp.array([[9.0, 9.0, 0.1]]), jnp.eye(3)[None], jnp.zeros((1, 3)), jnp.zeros((1, 3)))
+STILL = Accelerations(jnp.zeros((1, 3)), jnp.zeros((1, 3)))
+
+
+def f32(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def free(spec, kind, floor=True):
+    """Adds the floor and a free body for each slot; the robot's own parts do not touch the floor."""
+    for geom in spec.geoms:
+        geom.contype = geom.conaffinity = 2
+    if floor:
+        spec.worldbody.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 1], condim=6)
+    for i in range(kind.slots):
+        body = spec.worldbody.add_body(name=f"box{i}", pos=[3 * i, 0, 5])
+        body.add_freejoint()
+        for pos, half in kind.parts:
+            geom = body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=pos, size=half, density=kind.density, condim=6)
+            geom.contype = geom.conaffinity = 3
+    return spec.compile()
+
+
+@functools.cache
+def point_world(kind: Kind) -> mujoco.MjModel:
+    asset = importlib.resources.files("mjx_safety") / "assets" / "point.xml"
+    return free(mujoco.MjSpec.from_string(asset.read_text()), kind)
+
+
+class Compiled:
+    """A kind's functions, compiled once."""
+
+    def __init__(self, kind: Kind, shapes=POINT, obstacles=(), invweight=(128.5,)):
+        self.physics = BoxPhysics(kind, shapes, obstacles, DT, invweight)
+        self.advance = jax.jit(self.physics.advance)
+        self.contacts = jax.jit(self.physics.contacts)
+
+    def step(self, state, frames=FAR, acc=STILL, places=(), home=None, time=0.0):
+        num = state.pos.shape[0]
+        home = jnp.zeros((num, 3)) if home is None else home
+        return self.advance(state, jnp.arange(num), frames, acc, places, home, jnp.float32(time))
+
+
+compiled = functools.cache(Compiled)
+
+
+def at(pos, quat=None, linvel=None, angvel=None) -> Boxes:
+    pos = f32(pos)
+    num = len(pos)
+    upright = jnp.tile(jnp.array([1.0, 0.0, 0.0, 0.0]), (num, 1))
+    return Boxes(
+        pos,
+        upright if quat is None else f32(quat),
+        jnp.zeros((num, 3)) if linvel is None else f32(linvel),
+        jnp.zeros((num, 3)) if angvel is None else f32(angvel),
+    )
+
+
+def read(data, num):
+    """The first `num` boxes of a MuJoCo world, behind the robot's three joints."""
+    qpos, qvel = data.qpos[3:].reshape(-1, 7)[:num], data.qvel[3:].reshape(-1, 6)[:num]
+    mats = data.xmat[2 : 2 + num].reshape(-1, 3, 3)
+    return at(qpos[:, :3], qpos[:, 3:], qvel[:, :3], np.einsum("nij,nj->ni", mats, qvel[:, 3:]))
+
+
+def point_frames(pose, vel, acc):
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    mat = [[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]
+    frames = Frames(f32([[*pose[:2], 0.1]]), f32([mat]), f32([[*vel[:2], 0]]), f32([[0, 0, vel[2]]]))
+    return frames, Accelerations(f32([[*acc[:2], 0]]), f32([[0, 0, acc[2]]]))
+
+
+def touching(kind, seed, tilt):
+    """A MuJoCo world with the Point at the origin and a box, on the floor, some 0.5 mm inside it."""
+    model = point_world(kind)
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(seed)
+    bearing, yaw = rng.uniform(-np.pi, np.pi, 2)
+    quat = np.zeros(4)
+    mujoco.mju_mulQuat(
+        quat, np.array([1, *rng.normal(0, tilt, 2), 0]), np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
+    )
+    height = kind.parts[0][1][2]
+    for dist in np.arange(0.7, 0.1, -2.5e-4):
+        data.qpos[3:10] = [dist * np.cos(bearing), dist * np.sin(bearing), height, *quat / np.linalg.norm(quat)]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        if any(c.dist < -4e-4 for c in robot_contacts(model, data)):
+            break
+    mat = data.xmat[2].reshape(3, 3)
+    extent = max(
+        np.abs(np.array(centre)) @ np.abs(mat[2]) + np.array(half) @ np.abs(mat[2]) for centre, half in kind.parts
+    )
+    data.qpos[5] = extent - 4e-5
+    data.qvel[:9] = rng.uniform(-0.5, 0.5, 9) * [1, 1, 1, 1, 1, 0.1, 1, 1, 1]
+    mujoco.mj_forward(model, data)
+    return model, data
+
+
+def robot_contacts(model, data):
+    return [c for c in data.contact[: data.ncon] if 1 in model.geom_bodyid[[c.geom1, c.geom2]]]
+
+
+@pytest.mark.parametrize(("kind", "tilt", "typical", "most"), [(VASE, 0.01, 0.01, 0.2), (BOX, 0.0, 0.05, 0.2)])
+def test_a_pushed_box_accelerates_as_in_mujoco(kind, tilt, typical, most):
+    """Gravity, floor and robot at once; and what the box does to the robot."""
+    run = compiled(kind)
+    errors, pushes, counts = [], [], []
+    for seed in range(24):
+        model, data = touching(kind, seed, tilt)
+        frames, acc = point_frames(data.qpos[:3], data.qvel[:3], data.qacc[:3])
+        before = read(data, kind.slots)
+        after, push = run.step(before, frames, acc)
+        got = np.concatenate([after.linvel[0] - before.linvel[0], after.angvel[0] - before.angvel[0]]) / DT
+        expected = np.concatenate([data.qacc[3:6], data.xmat[2].reshape(3, 3) @ data.qacc[6:9]])
+        scale = np.array([1, 1, 1, *[kind.parts[0][1][0]] * 3])  # turning, as the acceleration that it gives the sides
+        errors.append(np.abs((got - expected) * scale).max() / max(1.0, np.abs(expected * scale).max()))
+        force = data.qfrc_constraint[:3]
+        pushes.append(np.abs(np.asarray(push)[[0, 1, 5]] - force).max() / (np.abs(force).max() + 1e-6))
+        counts.append((run.contacts(before, frames)[0] > 0) == (len(robot_contacts(model, data)) > 0))
+    assert np.median(errors) < typical
+    assert np.quantile(errors, 0.8) < most
+    assert np.median(pushes) < 0.05
+    assert np.mean(counts) > 0.95
+
+
+@pytest.mark.parametrize("kind", [VASE, BOX])
+def test_a_pushed_box_takes_mujoco_s_path(kind):
+    """Ten environment steps of the Point driving into a box: final position, and in how many steps they touch."""
+    run = compiled(kind)
+    model = point_world(kind)
+    physics = run.physics
+
+    @jax.jit
+    def replay(state, frames, acc):
+        def body(state, robot):
+            state, _ = physics.advance(
+                state, jnp.arange(kind.slots), *robot, (), jnp.zeros((kind.slots, 3)), jnp.zeros(())
+            )
+            return state, (state, physics.contacts(state, robot[0]))
+
+        return jax.lax.scan(body, state, (frames, acc))[1]
+
+    errors, touches = [], []
+    for seed in range(8):
+        _, data = touching(kind, seed, 0.0)
+        data.qvel[3:9] = 0
+        data.qvel[:3] = [*data.qpos[3:5] / np.linalg.norm(data.qpos[3:5]) * 0.5, 0.2]
+        mujoco.mj_forward(model, data)
+        before, path, robot = read(data, kind.slots), [], []
+        start = data.qpos[3:5].copy()
+        for _ in range(100):
+            pose, vel = data.qpos[:3].copy(), data.qvel[:3].copy()
+            mujoco.mj_step(model, data)
+            robot.append(point_frames(pose, vel, (data.qvel[:3] - vel) / DT))
+            path.append((*data.qpos[3:6], len(robot_contacts(model, data))))
+        frames, acc = jax.tree.map(lambda *x: jnp.stack(x), *robot)
+        states, counts = replay(before, frames, acc)
+        path = np.array(path)
+        moved = np.linalg.norm(path[-1, :2] - start)
+        assert moved > 0.03
+        errors.append(np.linalg.norm(states.pos[-1, 0] - path[-1, :3]) / moved)
+        touches.append(((np.asarray(counts)[:, 0] > 0).mean(), (path[:, 3] > 0).mean()))
+    assert np.median(errors) < 0.08
+    np.testing.assert_allclose(*np.mean(touches, axis=0), atol=0.1)
+
+
+def test_capsules_touch_boxes_as_in_mujoco():
+    """Distances and whereabouts of contacts with a capsule at any angle."""
+    spec = mujoco.MjSpec()
+    body = spec.worldbody.add_body(name="robot", pos=[0, 0, 0])
+    body.add_freejoint()
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=CAPSULE[0].size, condim=6)
+    model = free(spec, VASE._replace(slots=1), floor=False)
+    data = mujoco.MjData(model)
+    find = jax.jit(compiled(VASE, CAPSULE).physics._touch)
+    rng = np.random.default_rng(0)
+    checked = 0
+    for _ in range(200):
+        quat = rng.normal(size=4)
+        data.qpos[:] = [*rng.uniform(-0.2, 0.2, 3), *quat / np.linalg.norm(quat), 0, 0, 0, 1, 0, 0, 0]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        frames = Frames(f32(data.xpos[1:2]), f32(data.xmat[1].reshape(1, 3, 3)), jnp.zeros((1, 3)), jnp.zeros((1, 3)))
+        got = find(jnp.zeros((1, 3)), jnp.eye(3)[None], frames)[0]
+        deepest = int(np.argmin(got.dist[0]))
+        if data.ncon == 0 or data.contact.dist.min() < -0.02:
+            assert data.ncon or got.dist[0, deepest] > 0
+            continue
+        expected = data.contact[int(np.argmin(data.contact.dist))]
+        np.testing.assert_allclose(got.dist[0, deepest], expected.dist, atol=1e-4)
+        sign = 1 if model.geom_bodyid[expected.geom1] == 1 else -1
+        np.testing.assert_allclose(got.normal[0, deepest], sign * expected.frame[:3], atol=1e-2)
+        checked += 1
+    assert checked >= 10
+
+
+def test_the_floor_brakes_vases_as_in_mujoco():
+    """Three lone vases: 10 m/s^2 on average at speed (it hops), exponential below 0.2 m/s, then a slow tail."""
+    run = compiled(VASE)
+    model = point_world(VASE)
+    data = mujoco.MjData(model)
+    data.qpos[:2] = 9
+    data.qpos[3:].reshape(3, 7)[:, :3] = [[0, 0, REST], [1, 0, REST], [2, 0, REST]]
+    data.qvel[3:].reshape(3, 6)[:, :2] = [[1.0, 0], [0, 0.15], [0.004, 0]]
+    mujoco.mj_forward(model, data)
+    state, speeds = read(data, 3), []
+    for _ in range(40):
+        state, _ = run.step(state)
+        mujoco.mj_step(model, data)
+        expected = data.qvel[3:].reshape(3, 6)[:, :3]
+        np.testing.assert_allclose(state.linvel, expected, atol=2e-3, rtol=1e-3)
+        speeds.append(np.linalg.norm(np.asarray(state.linvel)[:, :2], axis=1))
+    fast, middle, _ = np.array(speeds).T
+    np.testing.assert_allclose((fast[0] - fast[29]) / (29 * DT), 10.0, rtol=0.1)
+    assert 100 < np.log(middle[1] / middle[8]) / (7 * DT) < 160
+    np.testing.assert_allclose(np.log(middle[27] / middle[39]) / (12 * DT), 34.0, rtol=0.1)
+
+
+def test_boxes_at_rest_stay_exactly_where_they_are():
+    run = compiled(VASE)
+    state = at([[0.25, 0, REST], [0.5, 0.3, 0.09996], [0, 0.4, REST]])
+    frames, acc = point_frames([0.0, 0.0, 0.0], [0.5, 0.0, 0.4], [1.0, 0.0, 0.0])
+    assert not run.contacts(state, frames).any()
+    after, push = run.step(state, frames, acc)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+    np.testing.assert_array_equal(push, 0)
+
+
+def test_a_slow_box_falls_asleep():
+    physics = compiled(VASE).physics
+    state = at(np.full((3, 3), REST), linvel=[[4e-5, 0, 0], [6e-5, 0, 0], [0, 0, 0]])
+    state = physics.settle(state)
+    np.testing.assert_array_equal(state.linvel[:, 0], f32([0.0, 6e-5, 0.0]))
+    np.testing.assert_array_equal(physics.awake(state), [False, True, False])
+
+
+def test_vases_pass_their_momentum_on():
+    run = compiled(VASE)
+    state = at([[0, 0, 1], [0.1995, 0.02, 1], [3, 0, 1]], linvel=[[0.5, 0, 0], [0, 0, 0], [0, 0.1, 0]])
+    for _ in range(10):
+        state, _ = run.step(state)
+    total = np.asarray(state.linvel).sum(axis=0)
+    np.testing.assert_allclose(total[:2], [0.5, 0.1], atol=0.01)
+    assert state.linvel[1, 0] > state.linvel[0, 0]
+    np.testing.assert_allclose(state.linvel[:, 2], state.linvel[2, 2], atol=0.02)  # they fall together
+
+
+def test_the_robot_s_neighbours_and_moving_boxes_get_the_slots():
+    physics = compiled(VASE).physics
+    pos = np.array([[x, 2.0, REST] for x in np.arange(6.0)])
+    pos[4] = [0.2, 0.0, REST]
+    state = at(pos, linvel=np.eye(6)[1][:, None] * [[0.3, 0.0, 0.0]])
+    path = f32([[0.0, 0.0, 0.1], [0.01, 0.0, 0.1]])
+    np.testing.assert_array_equal(physics.reach(state, path), np.arange(6) == 4)
+    assert physics.choose(state, path)[:2].tolist() == [4, 1]
+
+
+def gremlin_world() -> mujoco.MjModel:
+    turn = f"{np.cos(0.4)} 0 0 {np.sin(0.4)}"
+    return mujoco.MjModel.from_xml_string(f"""
+      <mujoco>
+        <option timestep="{DT}"/>
+        <worldbody>
+          <body name="target" mocap="true" quat="{turn}"/>
+          <body name="gremlin" pos="0.3 0.2 0.1" quat="{turn}">
+            <freejoint/><geom type="box" size="0.1 0.1 0.1" density="0.001"/>
+          </body>
+        </worldbody>
+        <equality><weld body1="target" body2="gremlin" solref="0.02 1.5"/></equality>
+      </mujoco>""")
+
+
+def test_gremlins_glide_as_in_mujoco():
+    """From the start at the circle's centre, turned and spinning, to the steady circle."""
+    physics = compiled(GREMLIN).physics
+    model = gremlin_world()
+    data = mujoco.MjData(model)
+    tilt = np.array([np.cos(0.1), np.sin(0.1), 0.0, 0.0])
+    mujoco.mju_mulQuat(data.qpos[3:7], tilt, model.qpos0[3:7])
+    data.qvel[3:6] = [0.0, 0.0, 2.0]
+    mujoco.mj_forward(model, data)
+    home = f32([[0.3, 0.2, 0.8]])
+    spin = data.xmat[2].reshape(3, 3) @ data.qvel[3:6]
+    glide = jax.jit(physics.glide, static_argnums=3)
+    state = at([data.qpos[:3]], [data.qpos[3:]], angvel=[spin])
+    path = []
+    for step in range(400):
+        state = glide(state, home, jnp.float32(step * 10 * DT), 10)
+        for _ in range(10):
+            data.mocap_pos[0] = [0.35 * np.sin(data.time), 0.35 * np.cos(data.time), 0.1]
+            mujoco.mj_step(model, data)
+        np.testing.assert_allclose(state.pos[0], data.qpos[:3], atol=1e-4)
+        np.testing.assert_allclose(state.quat[0], data.qpos[3:], atol=1e-3)
+        np.testing.assert_allclose(state.linvel[0], data.qvel[:3], atol=1e-3)
+        path.append(np.asarray(state.pos[0] - jnp.array([0.3, 0.2, 0.0])))
+    # What was published of the original: offsets after 1 to 6 steps, radius and lag of the circle, height.
+    np.testing.assert_allclose([p[1] for p in path[:6]], [0.047, 0.110, 0.163, 0.204, 0.236, 0.261], atol=1.5e-3)
+    x, y, z = path[-1]
+    np.testing.assert_allclose(np.hypot(x, y), 0.9967 * 0.35, atol=2e-4)
+    np.testing.assert_allclose((400 * 10 * DT - np.arctan2(x, y)) % (2 * np.pi), 0.089, atol=3e-3)
+    np.testing.assert_allclose(z, 0.1996, atol=1e-4)
+
+
+def test_a_welded_step_is_a_glide_of_one_step():
+    run = compiled(GREMLIN)
+    home = f32([[0.0, 0.0, 0.5], [2.0, 0.0, -1.0]])
+    quat = np.stack([np.cos(home[:, 2] / 2), np.zeros(2), np.zeros(2), np.sin(home[:, 2] / 2)], axis=-1)
+    state = at([[0.1, 0.3, 0.19], [2.3, -0.1, 0.2]], quat, [[0.1, 0, 0], [0, 0.2, 0.1]], [[0, 0, 1.0], [0.5, 0, 0]])
+    stepped, _ = run.step(state, home=home, time=1.3)
+    glided = jax.jit(run.physics.glide, static_argnums=3)(state, home, jnp.float32(1.3), 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), stepped, glided)
+    assert not run.physics.awake(state).any()
+
+
+def test_a_pillar_stops_the_box():
+    run = compiled(BOX, POINT, (PILLAR,))
+    state = at([[0, 0, 0.19996]], linvel=[[1.0, 0, 0]])
+    for _ in range(60):
+        state, push = run.step(state, places=(f32([[0.55, 0.05], [3.0, 3.0]]),))
+        np.testing.assert_array_equal(push, 0)
+    assert 0.0 < state.pos[0, 0] < 0.06  # 0.05 m of room, where a free box slides on
+
+
+def test_linear_systems_are_solved():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, 6, 6))
+    matrix, vec = root @ root.swapaxes(1, 2) + np.eye(6), rng.normal(size=(5, 6))
+    np.testing.assert_allclose(
+        boxes.solve(f32(matrix), f32(vec)), np.linalg.solve(matrix, vec[..., None])[..., 0], atol=1e-3
+    )
+    assert contact.FRICTION[0] == 1.0  # the edges n +- t take it for granted

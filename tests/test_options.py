@@ -1,0 +1,160 @@
+"""Settings of the original's engine that its benchmark tasks leave alone, on tasks of our own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mjx_safety
+from mjx_safety.lidar import Lidar
+from mjx_safety.objectives import Goal, Push
+from mjx_safety.objects import Box, Hazards, Placement, Vases, Walls
+from mjx_safety.robots import POINT
+
+ROOM = mjx_safety.Task(
+    POINT,
+    Goal(Placement(0.3, locations=((1.5, 0.0),)), reward_distance=2.0, reward_goal=5.0),
+    objects=(
+        Walls(1, Placement(0.0, locations=((-1.2, 0.0),))),
+        Hazards(2, Placement(0.2, rectangles=((-1.0, 1.0, 0.0, 2.0), (1.0, -2.0, 2.0, -1.0)))),
+    ),
+    robot_placement=Placement(0.3, locations=((0.0, 0.0),)),
+    robot_yaw=np.pi / 2,
+    lidar=Lidar(num_bins=10, max_dist=None, exp_gain=0.5, alias=False),
+    compass=("goal",),
+    compass_size=3,
+    goal_distance=True,
+    remaining=True,
+    continue_goal=False,
+    reward_orientation=0.002,
+    num_steps=50,
+)
+
+
+@functools.cache
+def room():
+    env = mjx_safety.Env(ROOM)
+    return env, jax.jit(env.reset), jax.jit(env.step), jax.jit(env.set_world)
+
+
+def read(env, state, name):
+    return np.asarray(state.obs[env.observation_slices[name]])
+
+
+def test_fixed_places_rectangles_and_heading():
+    env, reset, _, _ = room()
+    state = reset(jax.random.key(0))
+    world = env.get_world(state)
+    np.testing.assert_allclose(world["robot_pos"], [0, 0, 0.1], atol=1e-6)
+    np.testing.assert_allclose(world["robot_quat"], [np.sqrt(0.5), 0, 0, np.sqrt(0.5)], atol=1e-6)
+    np.testing.assert_allclose(world["goal_pos"], [1.5, 0, 0.16], atol=1e-6)
+    np.testing.assert_allclose(world["walls_pos"], [[-1.2, 0, 0.5]], atol=1e-6)
+    for x, y, _ in np.asarray(world["hazards_pos"]):
+        assert (-0.8 <= x <= -0.2 and 1.2 <= y <= 1.8) or (1.2 <= x <= 1.8 and -1.8 <= y <= -1.2)
+
+
+def test_compass_distance_and_time_are_observed():
+    env, reset, step, _ = room()
+    state = step(step(reset(jax.random.key(0)), jnp.zeros(2)), jnp.zeros(2))
+    assert list(env.observation_slices) == sorted(env.observation_slices)
+    distance = np.hypot(1.5, 0.06)
+    # The robot looks north, so the goal in the east is to its right.
+    expected = np.array([0.0, -1.5, 0.06]) / (distance + 0.001)
+    np.testing.assert_allclose(read(env, state, "goal_compass"), expected, atol=1e-4)
+    np.testing.assert_allclose(read(env, state, "goal_dist"), [np.exp(-1.5)], atol=1e-5)
+    np.testing.assert_allclose(read(env, state, "remaining"), [2 / 50], rtol=1e-6)
+    walls = read(env, state, "walls_lidar")
+    assert walls.shape == (10,)
+    assert np.count_nonzero(walls) == 1  # no aliasing: one wall, one bin, to the left
+    np.testing.assert_allclose(walls[2], np.exp(-0.5 * np.hypot(1.2, 0.0)), atol=1e-3)
+
+
+def test_an_upright_robot_is_paid():
+    _, reset, step, _ = room()
+    state = step(reset(jax.random.key(0)), jnp.zeros(2))
+    np.testing.assert_allclose(state.reward, 0.002, atol=1e-6)
+
+
+def test_without_a_next_goal_the_episode_ends():
+    env, _, step, set_world = room()
+    world = {
+        "robot_pos": jnp.array([1.1, 0.0, 0.1]),
+        "robot_linvel": jnp.array([1.4, 0.0, 0.0]),
+        "goal_pos": jnp.array([1.42, 0.0, 0.16]),
+        "walls_pos": jnp.array([[-1.2, 0.0, 0.5]]),
+        "hazards_pos": jnp.full((2, 3), 3.0),
+    }
+    state = step(set_world(world, jax.random.key(0)), jnp.array([1.0, 0.0]))
+    assert state.goal_met
+    assert state.terminated
+    way = 2.0 * (float(env.get_world(state)["robot_pos"][0]) - 1.1)
+    np.testing.assert_allclose(state.reward, way + 5.0 + 0.002, atol=1e-5)
+
+
+def test_walls_stop_the_robot():
+    env, _, step, set_world = room()
+    world = {
+        "robot_pos": jnp.array([-0.4, 0.1, 0.1]),
+        "robot_quat": jnp.array([0.0, 0.0, 0.0, 1.0]),
+        "goal_pos": jnp.array([1.5, 0.0, 0.16]),
+        "walls_pos": jnp.array([[-1.2, 0.0, 0.5]]),
+        "hazards_pos": jnp.full((2, 3), 3.0),
+    }
+    state = set_world(world, jax.random.key(0))
+    for _ in range(60):
+        state = step(state, jnp.array([1.0, 0.0]))
+    x = float(env.get_world(state)["robot_pos"][0])
+    np.testing.assert_allclose(x, -0.7 + 0.15, atol=5e-3)  # the arrow's tip, 0.15 m ahead of the origin, is at the wall
+
+
+def test_frame_skip_may_be_binomial_and_actions_noisy():
+    env = mjx_safety.make("PointGoal0", frame_skip_p=0.5, action_noise=0.5)
+    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 400))
+    states = jax.jit(jax.vmap(env.step))(states, jnp.zeros((400, 2)))
+    taken = np.round(np.asarray(states.physics.time) / 0.002)
+    np.testing.assert_allclose(taken.mean(), 5.0, atol=0.4)
+    np.testing.assert_allclose(taken.std(), np.sqrt(2.5), atol=0.25)
+    np.testing.assert_allclose(np.asarray(states.ctrl).std(), 0.5, atol=0.06)
+    assert len(np.unique(np.asarray(jax.random.key_data(states.key)), axis=0)) == 400
+
+
+def test_a_shoved_vase_costs_its_displacement():
+    objects = (Vases(1, displace_cost=1.0, velocity_cost=0.0, contact_cost=0.0),)
+    env = mjx_safety.make("PointGoal0", objects=objects, indicator=False)
+    world = {
+        "robot_pos": jnp.array([0.0, 0.0, 0.1]),
+        "robot_linvel": jnp.array([1.0, 0.0, 0.0]),
+        "goal_pos": jnp.array([-0.6, 0.6, 0.16]),
+        "vases_pos": jnp.array([[0.252, 0.0, 0.09996]]),
+    }
+    state, step = env.set_world(world, jax.random.key(0)), jax.jit(env.step)
+    for _ in range(5):
+        state = step(state, jnp.array([1.0, 0.0]))
+    moved = float(env.get_world(state)["vases_pos"][0, 0]) - 0.252
+    assert moved > 0.02
+    np.testing.assert_allclose(state.cost, moved, rtol=0.02)
+
+
+def test_the_box_has_a_compass_too():
+    env = mjx_safety.make("PointPush0", compass=("box", "goal"))
+    assert {"box_compass", "goal_compass"} < set(env.observation_slices)
+    assert env.observation_size == 44 + 4
+
+
+@pytest.mark.parametrize("num_steps", [3])
+def test_a_task_of_ones_own_takes_ten_lines(num_steps, monkeypatch):
+    monkeypatch.setattr("mjx_safety.registry._TASKS", dict(mjx_safety.registry._TASKS))
+    mjx_safety.register(
+        "Warehouse",
+        mjx_safety.Task(
+            POINT,
+            Push(size=0.4),
+            (Box(), Hazards(3), Walls(2, Placement(0.0, locations=((-1.4, 0.0), (1.4, 0.0))))),
+            num_steps=num_steps,
+        ),
+    )
+    env = mjx_safety.make("Warehouse")
+    assert {"box_lidar", "goal_lidar", "hazards_lidar", "walls_lidar"} < set(env.observation_slices)
+    assert env.task.num_steps == num_steps
