@@ -4,10 +4,10 @@ The robot is a root body with six degrees of freedom, at times a second half of 
 chains of up to three degrees of freedom (a ball joint counts as three, a wheel has two that are locked). All that
 depends on the limbs is worked out for all of them at once.
 
-Everything is written in the root's frame with the root's origin as the point of reference, and in single components:
-a twist is six arrays, angular part first, a symmetric 6x6 matrix twenty-one. A batch of robots then is nothing but
-elementwise arithmetic, which XLA fuses. In the root's frame the Car is a constant: its wheels spin about axes of
-symmetry.
+Everything is written in the root's frame with the root's origin as the point of reference. There the Car is a
+constant, because its wheels spin about axes of symmetry. Arrays have components first and environments last (see
+`spatial.lanes`), sums over few components are written out, and what many need is stored (`spatial.keep`): on a CPU
+this is eight times as fast as the same arithmetic left to XLA.
 
 A physics step minimises Gauss's principle over the accelerations a, as MuJoCo does:
 
@@ -15,12 +15,13 @@ A physics step minimises Gauss's principle over the accelerations a, as MuJoCo d
 
 by Newton's method. Its matrix is that of a robot whose bodies have other inertias, M + J' D J = S' (I + G) S with the
 bodies' 6x6 inertias I, what contact adds to them G, and the joints' motion S; so each Newton step is one pass of the
-articulated-body algorithm, and neither M nor J is ever formed.
+articulated-body algorithm, and neither M nor J is ever formed. Full Newton steps converge; a line search in float32
+makes them worse.
 """
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,28 +30,17 @@ import numpy as np
 
 from mjx_safety import collide, contact, scene, spatial
 from mjx_safety.collide import Candidates, Solid
-from mjx_safety.contact import Frames, Obstacle
+from mjx_safety.contact import Forces, Frames, Obstacle
 from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, rotate, scale, total
 
 GRAVITY = 9.81
 DOFS = 3  # of a limb
-ITERATIONS = 8  # Newton steps of a physics step that starts from the last one's accelerations
-COLD_ITERATIONS = 12  # Newton steps that start from nothing
-CONTACTS = 8  # deepest candidates that get into the solver
-_SIGNS = np.array([1.0, -1.0], np.float32)[:, None, None, None]  # of the two edges in a direction of friction
-FAR = 1e3  # metres, radians: a limit that is none
-
-
-class Forces(NamedTuple):
-    """What a state feels.
-
-    Attributes:
-      qacc: float32 [nv], joint accelerations, MuJoCo's `qacc`.
-      touch: float32 [sites], normal force of the contacts in each touch site, N, in the order of the sites.
-    """
-
-    qacc: jax.Array
-    touch: jax.Array
+ITERATIONS = 6  # Newton steps of a physics step that starts from the last one's accelerations
+COLD_ITERATIONS = 8  # Newton steps that start from nothing
+CONTACTS = 8  # deepest points on the floor that get into the solver
+OBSTACLE_CONTACTS = 2  # more of them where there are obstacles
+_UNLIMITED = 1e3  # radians
+_SIGNS: Any = np.array([1.0, -1.0], np.float32)[:, None, None, None]  # of the two edges in a direction of friction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +66,12 @@ class Links(NamedTuple):
 
     Attributes:
       pos, mat: origins and rotations of the trunk's bodies and of the limbs' links.
-      waist: the waist's motion per unit rate; None without one.
-      motions: the same of each degree of freedom of the limbs.
+      motions: of each degree of freedom of the limbs, per unit rate.
       inertias: of the trunk's bodies and of the limbs' links, about the root's origin; None without mass.
     """
 
     pos: list
     mat: list
-    waist: Twist | None
     motions: list
     inertias: list
 
@@ -94,12 +82,10 @@ class System(NamedTuple):
     Attributes:
       inertias: [6, 6, bodies, envs], in the root's frame about its origin.
       motions: of the limbs' degrees of freedom [DOFS, 6, limbs, envs].
-      waist: of the waist [6, 1]; None without one.
     """
 
     inertias: jax.Array
     motions: jax.Array
-    waist: np.ndarray | None
 
 
 class Touch(NamedTuple):
@@ -121,14 +107,14 @@ class Touch(NamedTuple):
 
 
 class Articulated:
-    """A robot on the floor.
+    """A robot on the floor. Its boxes do not touch the floor: the Car never tips over.
 
     Args:
       model: the robot alone. Its first body has a free joint; another one may hang on it by a hinge and carry limbs
         too; all else are limbs of at most three degrees of freedom. Actuators are motors on hinges.
       obstacles: kinds of things that stand about.
       iterations: Newton steps of a physics step.
-      contacts: deepest candidates that get into the solver.
+      contacts: deepest points on the floor that get into the solver.
       frictions: directions of friction kept: 5 for MuJoCo's condim 6, 2 for condim 3.
     """
 
@@ -154,7 +140,7 @@ class Articulated:
         with jax.ensure_compile_time_eval():
             still = self._links(jnp.zeros((self.nq, 1)))
             turned = self._links(jnp.linspace(0.3, 1.0, self.nq)[:, None])
-            if self._waist is None and all(map(np.allclose, *map(jax.tree.leaves, (still[3:], turned[3:])))):
+            if self._waist is None and all(map(np.allclose, *map(jax.tree.leaves, (still[2:], turned[2:])))):
                 self._constant = jax.tree.map(np.asarray, still)
 
     # Reading the model.
@@ -180,7 +166,6 @@ class Articulated:
         self._dof = np.full((DOFS, num), -1)
         self._axis, self._offset = np.zeros((DOFS, 3, num)), np.zeros((DOFS, 3, num))
         self._axis[:, 0] = 1.0
-        self._ball = np.zeros(num, bool)
         nodes: dict[int, Node] = {body: Node(t) for t, body in enumerate(trunk)}
         for i, chain in enumerate(chains):
             dofs = [(body, d) for body in chain for d in range(model.body_dofnum[body])]
@@ -188,7 +173,6 @@ class Articulated:
                 joint = model.dof_jntid[model.body_dofadr[body] + d]
                 self._dof[j, i] = model.body_dofadr[body] + d
                 ball = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_BALL
-                self._ball[i] |= ball
                 self._axis[j, :, i] = np.eye(3)[d] if ball else model.jnt_axis[joint]
                 if d == 0:
                     self._offset[j, :, i] = model.body_pos[body]
@@ -220,8 +204,12 @@ class Articulated:
         limited = model.jnt_limited.astype(bool)[joint]
         self._limits = None
         if limited.any():
-            low, high = (np.where(limited, model.jnt_range[joint, i], (-FAR, FAR)[i]) for i in range(2))
-            self._limits = self._sorted(low, -FAR), self._sorted(high, FAR), self._sorted(model.dof_invweight0, 1.0)
+            low, high = (np.where(limited, model.jnt_range[joint, i], (-_UNLIMITED, _UNLIMITED)[i]) for i in range(2))
+            self._limits = (
+                self._sorted(low, -_UNLIMITED),
+                self._sorted(high, _UNLIMITED),
+                self._sorted(model.dof_invweight0, 1.0),
+            )
         self._damping = self._sorted(model.dof_damping, 0.0)
         self._qpos_index = np.where(hinge, model.jnt_qposadr[joint], -1)
         self._stiffness = self._sorted(np.where(hinge, model.jnt_stiffness[joint], 0.0), 0.0)
@@ -285,9 +273,8 @@ class Articulated:
         for body in self._bodies[self._num_trunk :]:
             self._part.append(None if body is None else slice(at, at + self._num_limbs))
             at += 0 if body is None else self._num_limbs
-        self._waist_motion = None
-        if self._waist is not None:
-            self._waist_motion = np.array([*self._waist_axis, 0.0, 0.0, 0.0], np.float32)[:, None]
+        self._waist_twist: list = [*self._waist_axis, *[np.float32(0.0)] * 3]
+        self._waist_motion: Any = np.stack(self._waist_twist)[:, None]
 
     def _read_shapes(self, model):
         """Shapes of one kind on one node level, side by side."""
@@ -331,7 +318,7 @@ class Articulated:
 
     # Coordinates.
 
-    def _sorted(self, values, fill: float) -> tuple[np.ndarray, np.ndarray]:
+    def _sorted(self, values, fill: float) -> tuple[Any, Any]:
         """Of constants in the model's order, the waist's and the limbs'."""
         values = np.asarray(values, np.float32)
         waist = values[self._waist_dof] if self._waist is not None else np.float32(fill)
@@ -390,10 +377,9 @@ class Articulated:
         angle, angles = self._angles(qpos)
         unit = [[np.float32(i == j) for j in range(3)] for i in range(3)]
         none = [np.float32(0.0)] * 3
-        pos, mats, waist = [none], [unit], None
+        pos, mats = [none], [unit]
         link, origin = [list(row) for row in unit], list(none)
         if self._waist is not None:
-            waist = [*self._waist_axis, *none]
             pos.append(none)
             mats.append(spatial.turn(self._waist_axis, angle))
             link = spatial.turn(self._waist_axis, angle * self._starts)
@@ -419,7 +405,7 @@ class Articulated:
                 for i in range(3)
             ]
             inertias.append((mass, scale(centre, mass), about))
-        return Links(pos, mats, waist, motions, inertias)
+        return Links(pos, mats, motions, inertias)
 
     def _twists(self, links: Links, joints: Joints) -> list[Twist]:
         """Of the trunk's bodies and the limbs' links."""
@@ -427,8 +413,8 @@ class Articulated:
         twists = [root]
         base = root
         if self._waist is not None:
-            twists.append(add(root, scale(links.waist, joints.waist)))
-            base = add(root, scale(links.waist, joints.waist * self._starts))
+            twists.append(add(root, scale(self._waist_twist, joints.waist)))
+            base = add(root, scale(self._waist_twist, joints.waist * self._starts))
         for motion, rate in zip(links.motions, joints.limbs, strict=True):
             base = keep(add(base, scale(motion, rate)))
             twists.append(base)
@@ -442,15 +428,14 @@ class Articulated:
         twists = self._twists(links, rates)
         changes = [change]
         if self._waist is not None:
-            turn = scale(spatial.cross_motion(root, links.waist), rates.waist)
+            turn = scale(spatial.cross_motion(root, self._waist_twist), rates.waist)
             changes.append(add(change, turn))
             change = add(change, scale(turn, self._starts))
-            before = add(root, scale(links.waist, rates.waist * self._starts))
+            before = add(root, scale(self._waist_twist, rates.waist * self._starts))
         else:
             before = root
         for motion, rate, twist in zip(links.motions, rates.limbs, twists[-DOFS:], strict=True):
-            change = add(change, scale(spatial.cross_motion(before, motion), rate))
-            change = keep(change)
+            change = keep(add(change, scale(spatial.cross_motion(before, motion), rate)))
             changes.append(change)
             before = twist
         return [
@@ -470,13 +455,10 @@ class Articulated:
     def _system(self, links: Links) -> System:
         """The configuration as the solver wants it."""
         full = [spatial.full(links.inertias[level]) for level in self._levels]
-        return System(
-            self._bodies_array(full), jnp.stack([jnp.stack(motion) for motion in links.motions]), self._waist_motion
-        )
+        return System(self._bodies_array(full), jnp.stack([jnp.stack(motion) for motion in links.motions]))
 
     def _bodies_array(self, parts: list) -> jax.Array:
         """One array [..., bodies, envs] of nested lists for each level of bodies."""
-
         size = max(np.shape(x)[-1] if np.ndim(x) else 1 for x in jax.tree.leaves(parts))
 
         def stack(part, num):
@@ -514,7 +496,7 @@ class Articulated:
             rear, rear_wrench, waist_step = spatial.eliminate(
                 inertias[:, :, 1] + total(inertia * self._starts, 2),
                 wrenches[:, 1] + total(wrench * self._starts, 1),
-                system.waist,
+                self._waist_motion,
                 torques.waist,
                 stiff[0],
                 np.float32(1.0),
@@ -525,7 +507,7 @@ class Articulated:
         base, waist = root[:, None], jnp.zeros_like(root[0])
         if self._waist is not None:
             waist = waist_step[1] - total(waist_step[0] * root, 0)
-            base = base + (system.waist * waist)[:, None] * self._starts
+            base = base + (self._waist_motion * waist)[:, None] * self._starts
         limbs = []
         for (column, rest), motion in zip(reversed(steps), system.motions, strict=True):
             limbs.append(rest - total(column * base, 0))
@@ -537,7 +519,7 @@ class Articulated:
         base = joints.root[:, None]
         twists = [base]
         if self._waist is not None:
-            turn = (system.waist * joints.waist)[:, None]
+            turn = (self._waist_motion * joints.waist)[:, None]
             twists.append(base + turn)
             base = base + turn * self._starts
         for motion, rate, part in zip(system.motions, joints.limbs, self._part, strict=True):
@@ -576,14 +558,15 @@ class Articulated:
         """The contacts for the solver; where they are; the shapes that they belong to."""
         candidates, owners = self._candidates(links, height, axes, places)
         owners = owners[:, None]
-        if candidates.dist.shape[0] > self._contacts:
-            chosen = jax.lax.top_k(-candidates.dist.T, self._contacts)[1].T
+        most = self._contacts + (OBSTACLE_CONTACTS if places else 0)
+        if candidates.dist.shape[0] > most:
+            chosen = jax.lax.top_k(-candidates.dist.T, most)[1].T
             leaves, tree = jax.tree.flatten(candidates)
             candidates = jax.tree.unflatten(tree, list(jnp.take_along_axis(jnp.stack(leaves), chosen[None], 1)))
             owners = jnp.asarray(owners[:, 0])[chosen]
             weights, members = jnp.asarray(self._weight)[owners], jnp.moveaxis(jnp.asarray(self._on)[owners], -1, 1)
         else:
-            weights, members = self._weight[owners], np.moveaxis(self._on[owners], -1, 1)
+            weights, members = self._weight[owners], jnp.asarray(np.moveaxis(self._on[owners], -1, 1))
         directions = [candidates.normal, candidates.tangent, cross(candidates.normal, candidates.tangent)]
         rows = [[*cross(candidates.pos, axis), *axis] for axis in directions]
         rows += [[*axis, *[jnp.zeros_like(candidates.dist)] * 3] for axis in directions]
@@ -667,7 +650,7 @@ class Articulated:
         return Joints(jnp.zeros((6, num)), jnp.zeros(num), jnp.zeros((*self._dof.shape, num)))
 
     def _forward(self, qpos, qvel, ctrl, places, push, acc: Joints, iterations: int):
-        """Accelerations in the root's frame, and what went into them."""
+        """Accelerations in the root's frame, the same in the model's order, touch sensors, and the system."""
         mat = spatial.quat_mat(list(qpos[3:7]))
         links = self._configuration(qpos)
         mat, rates = keep((mat, self._rates(qpos, qvel, mat)))
@@ -677,10 +660,11 @@ class Articulated:
             bias[0] = add(bias[0], scale([*back(mat, list(push[3:])), *back(mat, list(push[:3]))], -1.0))
         system = keep(self._system(links))
         bias = keep(self._bodies_array([x for x in bias if x is not None]))
-        touch, _, _ = self._touch(links, system, rates, qpos[2], axes, self._local(mat, qpos, places))
+        touch, at, owners = self._touch(links, system, rates, qpos[2], axes, self._local(mat, qpos, places))
         torques = self._torques(qpos, rates, ctrl)
         acc = self._settle(system, bias, torques, touch, self._limit(qpos, rates), acc, iterations)
-        return acc, mat, system
+        forces = Forces(keep(self._unsorted(qpos, mat, acc)), self._sense(links, system, touch, at, owners, acc))
+        return acc, forces, mat, system
 
     def _local(self, mat: list, qpos: jax.Array, places: tuple) -> tuple:
         """Centres of the obstacles in the root's frame."""
@@ -691,10 +675,9 @@ class Articulated:
         return tuple(local)
 
     def _step(self, qpos, qvel, ctrl, places, push, acc, iterations):
-        """One physics step; also the accelerations it starts from, in the root's frame and in the model's order."""
-        acc, mat, system = self._forward(qpos, qvel, ctrl, places, push, acc, iterations)
-        true = keep(self._unsorted(qpos, mat, acc))
-        used = true
+        """One physics step; also the accelerations in the root's frame and the forces that it starts from."""
+        acc, forces, mat, system = self._forward(qpos, qvel, ctrl, places, push, acc, iterations)
+        used = forces.qacc
         if any(np.any(damping) for damping in self._damping):
             # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
             stiff = jax.tree.map(lambda x: x * np.float32(self.timestep), self._damping)
@@ -704,7 +687,7 @@ class Articulated:
             )
             used = self._unsorted(qpos, mat, jax.tree.map(jnp.add, acc, change))
         qvel = qvel + self.timestep * used
-        return self._integrate(qpos, qvel), qvel, acc, true
+        return self._integrate(qpos, qvel), qvel, acc, forces
 
     def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int):
         """Physics steps under one command, with the floor alone.
@@ -713,20 +696,19 @@ class Articulated:
           Joint positions [num_steps + 1, nq] and velocities [num_steps + 1, nv], the first ones included, and the
           `Forces` at the last state.
         """
-
         return spatial.lanes(functools.partial(self._roll, num_steps))(qpos, qvel, ctrl)
 
     def _roll(self, num_steps: int, qpos, qvel, ctrl):
         def substep(carry, _):
-            qpos, qvel, acc = carry
-            *after, acc, true = self._step(qpos, qvel, ctrl, (), None, acc, self._iterations)
-            return (*after, acc), (qpos, qvel, true, acc)
+            qpos, qvel, acc, _ = carry
+            after, rates, acc, forces = self._step(qpos, qvel, ctrl, (), None, acc, self._iterations)
+            return (after, rates, acc, forces), (qpos, qvel)
 
-        _, (qpos, qvel, qacc, acc) = jax.lax.scan(
-            substep, (qpos, qvel, self._still(qpos.shape[-1])), length=num_steps + 1
-        )
-        last = jax.tree.map(lambda x: x[-1], acc)
-        return qpos, qvel, Forces(qacc[-1], self._sense(qpos[-1], qvel[-1], (), last))
+        num = qpos.shape[-1]
+        forces = Forces(jnp.zeros((self.nv, num)), jnp.zeros((len(self._site_radius), num)))
+        # The forces at the last state take a step more, whose outcome is thrown away: one traced forward pass.
+        carry, (qpos, qvel) = jax.lax.scan(substep, (qpos, qvel, self._still(num), forces), length=num_steps + 1)
+        return qpos, qvel, carry[-1]
 
     def advance(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array):
         """One physics step among obstacles.
@@ -739,11 +721,13 @@ class Articulated:
           push: float32 [6], force and torque about the root's origin on the root, world axes.
 
         Returns:
-          Positions and velocities afterwards.
+          Positions and velocities afterwards, and the true accelerations, damping not integrated: float32 [nv].
         """
 
         def step(qpos, qvel, ctrl, places, push):
-            return self._step(qpos, qvel, ctrl, places, push, self._still(qpos.shape[-1]), COLD_ITERATIONS)[:2]
+            still = self._still(qpos.shape[-1])
+            qpos, qvel, _, acc = self._step(qpos, qvel, ctrl, places, push, still, COLD_ITERATIONS)
+            return qpos, qvel, acc
 
         return spatial.lanes(step)(qpos, qvel, ctrl, places, push)
 
@@ -752,19 +736,12 @@ class Articulated:
         return spatial.lanes(self._forces)(qpos, qvel, ctrl, places, push)
 
     def _forces(self, qpos, qvel, ctrl, places, push):
-        acc, mat, _ = self._forward(qpos, qvel, ctrl, places, push, self._still(qpos.shape[-1]), COLD_ITERATIONS)
-        return Forces(self._unsorted(qpos, mat, acc), self._sense(qpos, qvel, places, acc))
+        return self._forward(qpos, qvel, ctrl, places, push, self._still(qpos.shape[-1]), COLD_ITERATIONS)[1]
 
-    def _sense(self, qpos, qvel, places, acc: Joints) -> jax.Array:
+    def _sense(self, links: Links, system: System, touch: Touch, at: list, owners, acc: Joints) -> jax.Array:
         """Touch sensors: the normal forces of the contacts of the site's body inside the site."""
         if not len(self._site_radius):
-            return jnp.zeros((0, qpos.shape[-1]))
-        mat = spatial.quat_mat(list(qpos[3:7]))
-        links = self._links(qpos)
-        rates = self._rates(qpos, qvel, mat)
-        system = self._system(links)
-        axes = [list(row) for row in mat]
-        touch, at, owners = self._touch(links, system, rates, qpos[2], axes, self._local(mat, qpos, places))
+            return jnp.zeros((0, acc.root.shape[-1]))
         forces = self._edges(touch, self._body_twists(system, acc))[0]
         inside = jnp.moveaxis(jnp.asarray(self._site_shapes)[owners], -1, 0)  # of the site's body
         square = 0.0

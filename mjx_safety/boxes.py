@@ -19,8 +19,9 @@ import numpy as np
 from mjx_safety import contact, geometry
 from mjx_safety.contact import Contact, Frames, Obstacle, Shape
 
-ITERATIONS = 6  # Newton steps of the contact solver
+ITERATIONS = {False: 6, True: 10}  # Newton steps of the contact solver, by whether a box has several parts
 NEAR = 6  # contacts a box can have at once, those with the floor aside
+HEAVY = 0.01  # of the robot's mass: heavier boxes are solved together with it
 REST = 5e-5  # m/s, rad/s: slower boxes lie still; half of the least speed that costs anything
 GRAVITY = 9.81
 WELD = (0.02, 1.5)  # solref of a gremlin's weld
@@ -81,6 +82,18 @@ class _Solids(NamedTuple):
     half: jax.Array
 
 
+class Reaction(NamedTuple):
+    """What boxes do to the robot's root, which itself accelerates by a: push - added (a' - a), should it be a' instead.
+
+    Attributes:
+      push: float32 [6], force in N, and torque about the root's origin in N m, world axes.
+      added: float32 [6, 6], mass that the boxes add to the robot's; 0 for boxes that it hardly feels.
+    """
+
+    push: jax.Array
+    added: jax.Array
+
+
 class _Surfaces(NamedTuple):
     """Motion of what boxes touch, as in `Frames` and `Accelerations`, and the constraint's weight, over the box's."""
 
@@ -101,6 +114,11 @@ class BoxPhysics:
       obstacles: kinds of things that stand still.
       timestep: physics step, seconds.
       invweight: MuJoCo's translational `body_invweight0` of the robot's bodies, 1/kg.
+      robot_mass: kg.
+
+    Attributes:
+      radius: of the ball that holds a box, metres.
+      heavy: whether a box weighs enough for the robot to feel its inertia.
     """
 
     def __init__(
@@ -110,17 +128,19 @@ class BoxPhysics:
         obstacles: tuple[Obstacle, ...],
         timestep: float,
         invweight: tuple[float, ...],
+        robot_mass: float,
     ):
         self._kind, self._shapes, self._obstacles, self._timestep = kind, shapes, obstacles, timestep
         centres, halves = (np.array(x) for x in zip(*kind.parts, strict=True))
         self._centres, self._halves = jnp.asarray(centres, jnp.float32), jnp.asarray(halves, jnp.float32)
         masses = kind.density * 8 * halves.prod(axis=1)
         self.mass = float(masses.sum())
+        self.heavy = self.mass > HEAVY * robot_mass
         square = halves**2 / 3 + centres**2
         inertia = (masses[:, None] * (square.sum(axis=1, keepdims=True) - square)).sum(axis=0) / self.mass
         self._inertia = inertia  # principal moments over the mass, m^2
         self.radius = float(np.linalg.norm(np.abs(centres) + halves, axis=1).max())
-        self._feet, self._feet_points = _feet(centres, halves)
+        self._feet = _feet(centres, halves)
         self._robot_radius = max((_bound(shape) for shape in shapes), default=0.0)
         self._invweight = np.array(invweight)
 
@@ -208,7 +228,7 @@ class BoxPhysics:
         dist = pos[:, None, 2] + feet[..., 2]
         where = (pos[:, None] + feet).at[..., 2].add(-dist / 2)
         up = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0]), where.shape)
-        return Contact(dist, where, up, jnp.full(dist.shape, self._feet_points))
+        return Contact(dist, where, up, jnp.ones(dist.shape))
 
     def advance(
         self,
@@ -219,7 +239,7 @@ class BoxPhysics:
         places: tuple[jax.Array, ...],
         home: jax.Array,
         time: jax.Array,
-    ) -> tuple[Boxes, jax.Array]:
+    ) -> tuple[Boxes, Reaction]:
         """One physics step of the chosen boxes; the others stay as they are.
 
         Args:
@@ -232,19 +252,18 @@ class BoxPhysics:
           time: float32 [], seconds since reset, at the start of the step.
 
         Returns:
-          The boxes afterwards, and what they do to the robot, float32 [6]: force in N, and torque about the root's
-          origin in N m, world axes.
+          The boxes afterwards, and what they do to the robot.
         """
         near = jax.tree.map(lambda x: x[chosen], boxes)
-        acc, push, moves = self._solve(near, frames, frames_acc, places, home[chosen], time)
+        acc, reaction, moves = self._solve(near, frames, frames_acc, places, home[chosen], time)
         dt = self._timestep
         linvel, angvel = near.linvel + dt * acc[:, :3], near.angvel + dt * acc[:, 3:]
         after = Boxes(near.pos + dt * linvel, _spin(near.quat, dt * angvel), linvel, angvel)
         after = jax.tree.map(lambda old, new: jnp.where(moves[:, None], new, old), near, after)
-        return jax.tree.map(lambda x, y: x.at[chosen].set(y), boxes, after), push
+        return jax.tree.map(lambda x, y: x.at[chosen].set(y), boxes, after), reaction
 
     def _solve(self, near, frames, frames_acc, places, home, time):
-        """Accelerations [slots, 6], push on the robot [6], and which boxes move at all, bool [slots]."""
+        """Accelerations [slots, 6], the reaction on the robot, and which boxes move at all, bool [slots]."""
         num, dt = near.pos.shape[0], self._timestep
         mat = quat_to_mat(near.quat)
 
@@ -303,8 +322,8 @@ class BoxPhysics:
             theirs = theirs[..., :3] + cross(theirs[..., 3:], their_arm)
             return gap - jnp.sum(directions * theirs[..., None, :], axis=-1)
 
-        acc = smooth
-        for _ in range(ITERATIONS):
+        acc, hessian = smooth, inertia
+        for _ in range(ITERATIONS[len(self._kind.parts) > 1]):
             force, curve = _edges(gaps(acc), stiffness)
             gradient = contact.einsum("sij,sj->si", inertia, acc - smooth)
             gradient += contact.einsum("sr,sri->si", force.reshape(num, -1), rows)
@@ -316,16 +335,25 @@ class BoxPhysics:
                 hessian += jnp.eye(6) * (hold * factor**2)[:, None]
             acc = acc - solve(hessian, gradient)
 
-        force, _ = _edges(gaps(acc), jnp.where(owner < robot, stiffness, 0.0))
-        force = self.mass * jnp.sum(force[..., None] * directions, axis=-2)
-        torque = cross(touching.pos - frames.pos[0], force)
-        push = jnp.concatenate([jnp.sum(force, axis=(0, 1)), jnp.sum(torque, axis=(0, 1))])
+        force, curve = _edges(gaps(acc), jnp.where(owner < robot, stiffness, 0.0))
+        root = cross((touching.pos - frames.pos[0])[..., None, :], directions)
+        root = jnp.concatenate([directions, root], axis=-1).reshape(rows.shape)
+        push = self.mass * contact.einsum("sr,sri->i", force.reshape(num, -1), root)
+        added = jnp.zeros((6, 6))
+        if self.heavy:
+            # What the push changes by as the robot's acceleration does, the box's answer included.
+            curved = contact.einsum("scij,scjk->scik", curve, root.reshape(jac.shape)).reshape(rows.shape)
+            mixed = contact.einsum("sri,srj->sji", rows, curved)  # [slots, 6 of the robot, 6 of the box]
+            answer = jax.vmap(solve, in_axes=(None, 1), out_axes=1)(hessian, mixed)
+            added = contact.einsum("sri,srj->ij", root, curved) - contact.einsum("sij,skj->ik", mixed, answer)
+            added = self.mass * added
+        reaction = Reaction(push, added)
 
         # A box at rest is left alone until the robot or a moving box touches it.
         awake = self.awake(near)
         stirring = jnp.concatenate([jnp.ones(robot, bool), awake, jnp.zeros(1, bool)])[owner]
         moves = awake | jnp.any(stirring & (touching.dist < 0), axis=1) | (self._kind.travel is not None)
-        return acc, push, moves
+        return acc, reaction, moves
 
     def _smooth(self, near: Boxes, mat: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Inertia over the mass [slots, 6, 6] and accelerations under gravity alone [slots, 6]."""
@@ -353,14 +381,18 @@ class BoxPhysics:
             if obstacle.kind == "sphere":
                 new = [_ball_box(centre, jnp.float32(obstacle.size[0]), parts)]
             elif obstacle.kind == "cylinder":
-                # MuJoCo finds one point; it is put half-way up the common heights.
+                # MuJoCo finds one point, at the end of the common heights where the box leans against the pillar.
                 reach = jnp.sum(jnp.abs(parts.mat[..., 2, :]) * parts.half, axis=-1)
                 low = jnp.maximum(parts.pos[..., 2] - reach, obstacle.height - obstacle.size[1])
                 high = jnp.minimum(parts.pos[..., 2] + reach, obstacle.height + obstacle.size[1])
                 level = jnp.broadcast_to(centre, (*high.shape[:1], where.shape[1], *high.shape[2:], 3))
                 level = level.at[..., 2].set(jnp.broadcast_to((low + high) / 2, level.shape[:-1]))
                 touch = _ball_box(level, jnp.float32(obstacle.size[0]), parts)
-                new = [touch._replace(dist=jnp.where(low < high, touch.dist, 1.0))]
+                normal = touch.normal * jnp.array([1.0, 1.0, 0.0])
+                lean = jnp.sum(parts.mat[..., 2] * normal, axis=-1)
+                dist = touch.dist - jnp.abs(lean) * (high - low) / 2
+                pos = touch.pos.at[..., 2].set(jnp.where(lean < 0, high, low))
+                new = [Contact(jnp.where(low < high, dist, 1.0), pos, normal, touch.points)]
             else:
                 upright = jnp.broadcast_to(jnp.eye(3), (*centre.shape, 3))
                 new = _box_box(_Solids(centre, upright, jnp.asarray(obstacle.size, jnp.float32)), parts)
@@ -585,19 +617,10 @@ def _bound(shape: Shape) -> float:
     return math.hypot(*shape.pos) + extent.get(shape.kind, math.hypot(*shape.size))
 
 
-def _feet(centres: np.ndarray, halves: np.ndarray) -> tuple[jax.Array, float]:
-    """Points on which a box stands, one of each pair of opposite ones, and how many of MuJoCo's each stands for.
-
-    Many parts stand on many corners: eight points with the same sum of squares along each axis stand for them all.
-    """
+def _feet(centres: np.ndarray, halves: np.ndarray) -> jax.Array:
+    """Corners on which a box's parts stand, one of each pair of opposite ones, float32 [feet, 3]."""
     signs = np.array([[x, y, -1] for x in (-1, 1) for y in (-1, 1)])
-    corners = centres[:, None] + signs * halves[:, None]  # [parts, 4, 3]
-    if len(centres) == 1:
-        return jnp.asarray(corners[0], jnp.float32), 1.0
-    mean = np.abs(corners).mean(axis=(0, 1))
-    spread = np.abs(corners).std(axis=(0, 1)) * [1, 1, 0]
-    feet = np.concatenate([signs * (mean + spread), signs * (mean - spread)])
-    return jnp.asarray(feet, jnp.float32), corners.shape[0] * 4 / len(feet)
+    return jnp.asarray((centres[:, None] + signs * halves[:, None]).reshape(-1, 3), jnp.float32)
 
 
 def _ball_box(centre: jax.Array, radius: jax.Array, box: _Solids) -> Contact:

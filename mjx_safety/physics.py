@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_safety import articulated, scene, sparse
+from mjx_safety import scene, sparse
+from mjx_safety.articulated import Articulated
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics
 from mjx_safety.contact import Forces, Obstacle
 from mjx_safety.objects import Objects
@@ -73,14 +74,18 @@ class Physics:
             if pushed and kind.num:
                 kinds[kind.name] = pushed
         obstacles = tuple(self._obstacles.values())
-        body = PlanarBody if robot.planar else articulated.Articulated
+        body = PlanarBody if robot.planar else Articulated
         self._robot = body(model, obstacles)
-        self._feels = robot.planar  # light enough to feel what it pushes
         invweight = tuple(model.body_invweight0[1:, 0].tolist())
         self._boxes = {
-            name: BoxPhysics(kind, self._robot.shapes, obstacles, self._robot.timestep, invweight)
+            name: BoxPhysics(
+                kind, self._robot.shapes, obstacles, self._robot.timestep, invweight, model.body_mass.sum()
+            )
             for name, kind in kinds.items()
         }
+        # What a light robot pushes it feels; heavy boxes are solved together with it.
+        self._feels = robot.planar and bool(kinds)
+        self._heavy = robot.planar and any(physics.heavy for physics in self._boxes.values())
         self._radius = scene.radius(model)
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
@@ -194,20 +199,31 @@ class Physics:
 
         def substep(carry, index):
             state, _ = carry
-            qpos, qvel = self._robot.advance(state.qpos, state.qvel, ctrl, near, jnp.zeros(6))
             frames = self._robot.frames(state.qpos, state.qvel)
-            after = self._robot.frames(state.qpos, qvel)  # at the same place: MuJoCo's contacts leave out J'v
-            acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-            boxes, push = self._glide(state, 1), jnp.zeros(6)
-            for name, physics in self._boxes.items():
-                old, slots = state.boxes[name], chosen[name]
-                home = state.home.get(name, jnp.zeros((len(old.pos), 3)))
-                new, reaction = physics.advance(old, slots, frames, acc, around[name], home, state.time)
-                rest = boxes.get(name, old)
-                boxes[name] = jax.tree.map(lambda x, y, slots=slots: x.at[slots].set(y[slots]), rest, new)
-                push = push + reaction
-            if self._feels and self._boxes:
-                qpos, qvel = self._robot.advance(state.qpos, state.qvel, ctrl, near, push)
+
+            def beside(qacc):
+                """The boxes, their push and the mass they add, beside a robot that accelerates by `qacc`."""
+                # At the same place, because MuJoCo's contacts leave out J'v.
+                after = self._robot.frames(state.qpos, state.qvel + dt * qacc)
+                acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
+                boxes, push, added = self._glide(state, 1), jnp.zeros(6), jnp.zeros((6, 6))
+                for name, physics in self._boxes.items():
+                    old, slots = state.boxes[name], chosen[name]
+                    home = state.home.get(name, jnp.zeros((len(old.pos), 3)))
+                    new, reaction = physics.advance(old, slots, frames, acc, around[name], home, state.time)
+                    rest = boxes.get(name, old)
+                    boxes[name] = jax.tree.map(lambda x, y, slots=slots: x.at[slots].set(y[slots]), rest, new)
+                    push, added = push + reaction.push, added + reaction.added
+                root = jnp.concatenate([acc.linacc[0], acc.angacc[0]])
+                return boxes, push, push + jnp.sum(added * root, axis=1), added
+
+            qpos, qvel, qacc = self._robot.advance(state.qpos, state.qvel, ctrl, near, jnp.zeros(6))
+            boxes, push, at_rest, added = beside(qacc)
+            if self._heavy:
+                qpos, qvel, qacc = self._robot.advance(state.qpos, state.qvel, ctrl, near, at_rest, added)
+                boxes, push, _, _ = beside(qacc)
+            elif self._feels:
+                qpos, qvel, _ = self._robot.advance(state.qpos, state.qvel, ctrl, near, push)
             moved = PhysicsState(qpos, qvel, boxes, state.home, state.time + dt)
             taken = index < count
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (moved, push), carry), None

@@ -12,9 +12,8 @@ import mujoco
 import numpy as np
 
 from mjx_safety import collide, contact, scene
-from mjx_safety.articulated import Forces
 from mjx_safety.collide import Candidates, Solid
-from mjx_safety.contact import Frames, Obstacle
+from mjx_safety.contact import Forces, Frames, Obstacle
 
 ITERATIONS = 8  # Newton steps of a physics step among obstacles
 _AXES = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # the world's
@@ -76,7 +75,15 @@ class PlanarBody:
         forces = Forces(self._free(qpos, qvel, ctrl, None), jnp.zeros(0))
         return jnp.stack(path), jnp.stack(vels), forces
 
-    def advance(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array):
+    def advance(
+        self,
+        qpos: jax.Array,
+        qvel: jax.Array,
+        ctrl: jax.Array,
+        places: tuple,
+        push: jax.Array,
+        added: jax.Array | None = None,
+    ):
         """One physics step among obstacles.
 
         Args:
@@ -85,15 +92,16 @@ class PlanarBody:
           ctrl: float32 [2].
           places: for each kind of obstacle float32 [num, 2], where they stand.
           push: float32 [6], force and torque about the robot's origin, world axes.
+          added: float32 [6, 6], mass that moves along with the robot's origin, world axes.
 
         Returns:
-          Positions and velocities afterwards.
+          Positions and velocities afterwards, and the true accelerations, damping not integrated: float32 [3].
         """
-        acc = self._accelerations(qpos, qvel, ctrl, places, push)
+        acc = self._accelerations(qpos, qvel, ctrl, places, push, added)
         # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
         resist = -self.timestep * jnp.array([self._drag, self._drag, self._turn_drag]) * acc
         qvel = qvel + self.timestep * (acc + self._divide(qpos[2], resist, self.timestep))
-        return qpos + self.timestep * qvel, qvel
+        return qpos + self.timestep * qvel, qvel, acc
 
     def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
         """What this very state feels; arguments as of `advance`."""
@@ -102,7 +110,7 @@ class PlanarBody:
     def touching(self, qpos: jax.Array, places: tuple) -> tuple[jax.Array, ...]:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""
         return tuple(
-            sum(jnp.sum(c.dist < 0, axis=0, dtype=jnp.float32) for c in found)
+            jnp.sum(jnp.concatenate([c.dist for c in found]) < 0, axis=0, dtype=jnp.float32)
             for found in self._candidates(qpos, places)
         )
 
@@ -149,12 +157,24 @@ class PlanarBody:
                 kinds[-1] += collide.obstacle(solid, thing.kind, thing.size, at, _AXES)
         return kinds
 
-    def _accelerations(self, qpos, qvel, ctrl, places, push) -> jax.Array:
+    def _accelerations(self, qpos, qvel, ctrl, places, push, added=None) -> jax.Array:
         """True accelerations [3] among obstacles."""
         free = self._free(qpos, qvel, ctrl, push)
         found = [c for kind in self._candidates(qpos, places) for c in kind]
-        if not found:
+        if not found and added is None:
             return free
+        level = np.array([0, 1, 5])
+        along = jnp.zeros((3, 3)) if added is None else added[level][:, level]
+        cos, sin = self._coupling * jnp.cos(qpos[2]), self._coupling * jnp.sin(qpos[2])
+        zero = jnp.zeros(())
+        mass = jnp.stack([
+            jnp.stack([zero + self._mass, zero, -sin]),
+            jnp.stack([zero, zero + self._mass, cos]),
+            jnp.stack([-sin, cos, zero + self._inertia]),
+        ])  # fmt: skip
+        start = _solve3(mass + along, jnp.sum(mass * free, axis=1))
+        if not found:
+            return start
         touch = jax.tree.map(lambda *x: jnp.concatenate([y.reshape(-1) for y in x]), *found)
 
         # The robot only sees the normal, the level direction of sliding and rolling about the vertical; of the ten
@@ -171,22 +191,16 @@ class PlanarBody:
         offset = spring * contact.impedance(touch.dist) * touch.dist
         offset = offset + damping * jnp.sum(rows * qvel[:, None], axis=1)
 
-        cos, sin = self._coupling * jnp.cos(qpos[2]), self._coupling * jnp.sin(qpos[2])
-        zero = jnp.zeros(())
-        mass = jnp.stack([
-            jnp.stack([zero + self._mass, zero, -sin]),
-            jnp.stack([zero, zero + self._mass, cos]),
-            jnp.stack([-sin, cos, zero + self._inertia]),
-        ])  # fmt: skip
-
         def newton(_, acc):
             gap = jnp.sum(rows * acc[:, None], axis=1) + offset
             active = jnp.where(gap < 0, stiffness, 0.0)
-            slope = jnp.sum(mass * (acc - free), axis=1) + jnp.sum((active * gap)[:, None] * rows, axis=(0, 2))
+            slope = jnp.sum(mass * (acc - free) + along * acc, axis=1) + jnp.sum(
+                (active * gap)[:, None] * rows, axis=(0, 2)
+            )
             weighted = active[:, None] * rows
-            return acc - _solve3(mass + jnp.sum(weighted[:, :, None] * rows[:, None], axis=(0, 3)), slope)
+            return acc - _solve3(mass + along + jnp.sum(weighted[:, :, None] * rows[:, None], axis=(0, 3)), slope)
 
-        return jax.lax.fori_loop(0, ITERATIONS, newton, free)
+        return jax.lax.fori_loop(0, ITERATIONS, newton, start)
 
 
 def _solve3(matrix: jax.Array, vec: jax.Array) -> jax.Array:

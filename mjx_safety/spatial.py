@@ -1,7 +1,7 @@
-"""Spatial algebra in single components: lists of arrays instead of arrays of small shape.
+"""Mechanics of rigid bodies for many environments at once, and how to lay it out for XLA.
 
-A vector is three arrays, a twist (motion) six, angular part first, a wrench (force) six, torque first, a symmetric 6x6
-matrix six lists of six. The arrays broadcast; a batch of robots is then nothing but elementwise arithmetic.
+A vector is a list of three arrays, a twist (motion) of six, angular part first, a wrench (force) of six, torque first,
+a matrix a list of rows. The arrays broadcast; what is done to a batch is then nothing but elementwise arithmetic.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,7 @@ from jax.custom_batching import custom_vmap
 
 Vec = list  # three arrays
 Twist = list  # six arrays, angular part first; wrenches alike, torque first
-Mat = list  # 3x3
-Sym = list  # 6x6, symmetric
+Mat = list  # of rows
 Inertia = tuple[Any, Vec, Mat]  # of a rigid body: mass, mass times centre, inertia about the origin
 
 
@@ -33,15 +32,17 @@ def norm(vec: Vec) -> jax.Array:
     return jnp.sqrt(jnp.maximum(dot(vec, vec), 1e-12))
 
 
-def add(a, b):
+def add(a: list, b: list) -> list:
+    """Sum."""
     return [x + y for x, y in zip(a, b, strict=True)]
 
 
-def scale(a, s):
+def scale(a: list, s: Any) -> list:
+    """Product with a number."""
     return [x * s for x in a]
 
 
-def apply(inertia, twist: Twist) -> Twist:
+def apply(inertia: Inertia, twist: Twist) -> Twist:
     """Momentum of a rigid body."""
     mass, centre, about = inertia
     ang, lin = twist[:3], twist[3:]
@@ -51,7 +52,7 @@ def apply(inertia, twist: Twist) -> Twist:
     ]
 
 
-def full(inertia) -> Sym:
+def full(inertia: Inertia) -> Mat:
     """A rigid body's inertia as a 6x6 matrix."""
     mass, (x, y, z), about = inertia
     none = jnp.zeros_like(x)
@@ -75,7 +76,7 @@ def cross_force(a: Twist, f: Twist) -> Twist:
     return [*add(cross(a[:3], f[:3]), cross(a[3:], f[3:])), *cross(a[:3], f[3:])]
 
 
-def turn(axis, angle) -> list:
+def turn(axis: Vec, angle: jax.Array) -> Mat:
     """Rotation matrix about constant unit axes."""
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     x, y, z = axis
@@ -87,19 +88,23 @@ def turn(axis, angle) -> list:
     ]
 
 
-def mul(a, b) -> list:
+def mul(a: Mat, b: Mat) -> Mat:
+    """Product of 3x3 matrices."""
     return [[dot(a[i], [row[j] for row in b]) for j in range(3)] for i in range(3)]
 
 
-def rotate(mat, vec) -> Vec:
+def rotate(mat: Mat, vec: Vec) -> Vec:
+    """`mat @ vec`."""
     return [dot(row, vec) for row in mat]
 
 
-def back(mat, vec) -> Vec:
+def back(mat: Mat, vec: Vec) -> Vec:
+    """`mat.T @ vec`."""
     return [dot([row[i] for row in mat], vec) for i in range(3)]
 
 
-def quat_mat(quat) -> list:
+def quat_mat(quat: list) -> Mat:
+    """Rotation matrix of a unit quaternion, w first."""
     w, x, y, z = quat
     return [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -153,11 +158,11 @@ def eliminate(inertia: jax.Array, wrench: jax.Array, motion: jax.Array, torque, 
     return inertia - column[:, None] * column * pivot, wrench + column * rest, (column * pivot, rest)
 
 
-def solve6(mat: Sym, vec: Twist) -> Twist:
+def solve6(mat: Mat, vec: Twist) -> Twist:
     """Solves a positive definite system by LDL'."""
-    low = [[None] * 6 for _ in range(6)]
-    scaled = [[None] * 6 for _ in range(6)]
-    inv = [None] * 6
+    low: list[list[Any]] = [[None] * 6 for _ in range(6)]
+    scaled: list[list[Any]] = [[None] * 6 for _ in range(6)]
+    inv: list[Any] = [None] * 6
     for j in range(6):
         diag = mat[j][j]
         for k in range(j):
@@ -195,8 +200,8 @@ def lanes(fn: Callable[..., Any]) -> Callable[..., Any]:
     @many.def_vmap
     def _(size, batched, *args):
         args = _spread(size, batched, args)
-        out = many(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), args))
-        return _all(jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), out))
+        out = many(*jax.tree.map(lambda x: x.reshape(size * x.shape[1], *x.shape[2:]), args))
+        return _all(jax.tree.map(lambda x: x.reshape(size, len(x) // size, *x.shape[1:]), out))
 
     @custom_vmap
     def one(*args):
@@ -232,7 +237,6 @@ def keep(tree: Any) -> Any:
     def stop(tree):
         first = jax.tree.leaves(tree)[0]
         never = jnp.where(first.reshape(-1)[0] > jnp.inf, 1, 0)
-
         return jax.lax.while_loop(
             lambda c: c[0] > 0, lambda c: (c[0] - 1, jax.tree.map(lambda x: x + 1, c[1])), (never, tree)
         )[1]

@@ -61,7 +61,7 @@ def test_numbers_are_finite_and_typed(task):
         chex.assert_tree_all_finite(state.replace(key=0))
         chex.assert_type([state.obs, state.reward, state.cost, *state.costs.values()], jnp.float32)
         chex.assert_type([state.terminated, state.truncated, state.goal_met], bool)
-    assert not any(leaf.weak_type for leaf in jax.tree.leaves(states[0].replace(key=0)))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(states[0].replace(key=jnp.zeros(()))))
     assert not np.asarray(states[-1].terminated).any()
 
 
