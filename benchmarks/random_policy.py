@@ -25,7 +25,7 @@ import tyro
 import mjx_safety
 
 ORIGINAL = Path(__file__).parent / "original" / "random_policy.json"
-BATCH = 250  # episodes that run side by side
+BATCH = 1000  # episodes that run side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Args:
     tasks: tuple[str, ...] = tuple(json.loads(ORIGINAL.read_text()))
     """Ids of benchmark tasks."""
     episodes: int = 1000
-    """Episodes of each task; rounded up to batches of 250."""
+    """Episodes of each task; rounded up to batches of 1000."""
     seed: int = 0
     """Of layouts and actions."""
     output: Path = Path("benchmarks/results/random_policy.jsonl")

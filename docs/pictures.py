@@ -5,10 +5,10 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import jax
-import jax.numpy as jnp
+import matplotlib.pyplot as plt
 
 import mjx_safety
-from docs.pages import FAMILIES, KINDS, ROBOTS
+from docs.pages import DEFAULT, FAMILIES, KINDS, ROBOTS, results
 from mjx_safety import Env, State
 from mjx_safety.objects import Box
 from mjx_safety.suite import TASKS
@@ -31,7 +31,23 @@ def draw(folder: Path) -> None:
             env = Env(TASKS[f"Point{level}"])
             _save(folder / f"Point{level}.png", env, jax.jit(env.reset)(jax.random.key(2)), "fixedfar")
 
+    _frontier(folder / "frontier.png")
+
+
+def _frontier(path: Path) -> None:
+    """Error against speed of the settings of the robots' solver."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    rows = results("frontier")
+    for axis, robot in zip(axes, ("Car", "Doggo"), strict=True):
+        for row in [row for row in rows if row["robot"] == robot]:
+            setting = (row["iterations"], row["contacts"], row["frictions"])
+            colour = "crimson" if setting == DEFAULT else "steelblue"
+            axis.scatter(row["speed"], row["error_10_mm"], color=colour)
+            axis.annotate("/".join(map(str, setting)), (row["speed"], row["error_10_mm"]), fontsize=7)
+        axis.set(yscale="log", title=robot, xlabel="speed", ylabel="error after 10 steps, mm")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
 
 def _save(path: Path, env: Env, state: State, camera: str) -> None:
-    states = jax.tree.map(lambda x: jnp.asarray(x)[None], state)
-    imageio.imwrite(path, mjx_safety.render(env, states, camera=camera, width=WIDTH, height=HEIGHT)[0])
+    imageio.imwrite(path, mjx_safety.render(env, state, camera=camera, width=WIDTH, height=HEIGHT)[0])

@@ -35,8 +35,8 @@ from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, r
 
 GRAVITY = 9.81
 DOFS = 3  # of a limb
-ITERATIONS = 6  # Newton steps of a physics step that starts from the last one's accelerations
-COLD_ITERATIONS = 8  # Newton steps that start from nothing
+ITERATIONS = 8  # Newton steps of a physics step that starts from the last one's accelerations
+COLD_ITERATIONS = 12  # Newton steps that start from nothing
 CONTACTS = 8  # deepest points on the floor that get into the solver
 OBSTACLE_CONTACTS = 2  # more of them where there are obstacles
 _UNLIMITED = 1e3  # radians
@@ -689,19 +689,26 @@ class Articulated:
         qvel = qvel + self.timestep * used
         return self._integrate(qpos, qvel), qvel, acc, forces
 
-    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int):
-        """Physics steps under one command, with the floor alone.
+    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int, places: tuple = ()):
+        """Physics steps under one command.
+
+        Args:
+          qpos: float32 [nq].
+          qvel: float32 [nv].
+          ctrl: float32 [action_size].
+          num_steps: how many.
+          places: for each kind of obstacle float32 [num, 2], where they stand; empty for the floor alone.
 
         Returns:
           Joint positions [num_steps + 1, nq] and velocities [num_steps + 1, nv], the first ones included, and the
           `Forces` at the last state.
         """
-        return spatial.lanes(functools.partial(self._roll, num_steps))(qpos, qvel, ctrl)
+        return spatial.lanes(functools.partial(self._roll, num_steps))(qpos, qvel, ctrl, places)
 
-    def _roll(self, num_steps: int, qpos, qvel, ctrl):
+    def _roll(self, num_steps: int, qpos, qvel, ctrl, places):
         def substep(carry, _):
             qpos, qvel, acc, _ = carry
-            after, rates, acc, forces = self._step(qpos, qvel, ctrl, (), None, acc, self._iterations)
+            after, rates, acc, forces = self._step(qpos, qvel, ctrl, places, None, acc, self._iterations)
             return (after, rates, acc, forces), (qpos, qvel)
 
         num = qpos.shape[-1]
@@ -726,8 +733,8 @@ class Articulated:
 
         def step(qpos, qvel, ctrl, places, push):
             still = self._still(qpos.shape[-1])
-            qpos, qvel, _, acc = self._step(qpos, qvel, ctrl, places, push, still, COLD_ITERATIONS)
-            return qpos, qvel, acc
+            qpos, qvel, _, forces = self._step(qpos, qvel, ctrl, places, push, still, COLD_ITERATIONS)
+            return qpos, qvel, forces.qacc
 
         return spatial.lanes(step)(qpos, qvel, ctrl, places, push)
 

@@ -4,11 +4,9 @@ A vase weighs 8 mg, the lightest robot 5 g. So the robot moves first, as prescri
 to the robot is returned for the caller to use. Each box that matters is solved on its own six accelerations: gravity,
 contacts with the floor, the robot, fixed obstacles and other boxes, and the weld that draws a gremlin along, in
 MuJoCo's formulas (`contact`), minimised by Newton's method. What is simplified beside MuJoCo: boxes and cylinders meet
-in at most four points; turning and rolling friction (0.005 and 0.0001 m; 0.01 for the Point's sphere) is left out; a
-push box stands on eight points with the second moments of its twenty.
+in at most four points; turning and rolling friction (0.005 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 """
 
-import math
 from typing import NamedTuple
 
 import flax.struct
@@ -115,9 +113,9 @@ class BoxPhysics:
       timestep: physics step, seconds.
       invweight: MuJoCo's translational `body_invweight0` of the robot's bodies, 1/kg.
       robot_mass: kg.
+      robot_radius: of the ball round its root that holds it, metres.
 
     Attributes:
-      radius: of the ball that holds a box, metres.
       heavy: whether a box weighs enough for the robot to feel its inertia.
     """
 
@@ -129,6 +127,7 @@ class BoxPhysics:
         timestep: float,
         invweight: tuple[float, ...],
         robot_mass: float,
+        robot_radius: float,
     ):
         self._kind, self._shapes, self._obstacles, self._timestep = kind, shapes, obstacles, timestep
         centres, halves = (np.array(x) for x in zip(*kind.parts, strict=True))
@@ -139,9 +138,9 @@ class BoxPhysics:
         square = halves**2 / 3 + centres**2
         inertia = (masses[:, None] * (square.sum(axis=1, keepdims=True) - square)).sum(axis=0) / self.mass
         self._inertia = inertia  # principal moments over the mass, m^2
-        self.radius = float(np.linalg.norm(np.abs(centres) + halves, axis=1).max())
         self._feet = _feet(centres, halves)
-        self._robot_radius = max((_bound(shape) for shape in shapes), default=0.0)
+        self._extent = (np.abs(centres) + halves).max(axis=0).astype(np.float32)
+        self._robot_radius = robot_radius
         self._invweight = np.array(invweight)
 
     def reach(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
@@ -182,10 +181,11 @@ class BoxPhysics:
         return jnp.sum(jnp.where(touch.dist < 0, touch.points, 0.0), axis=-1)
 
     def _clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
-        """Distance between a ball that holds the robot all along and each box's, metres [n]."""
+        """Distance between a ball that holds the robot all along and each box, metres [n]."""
         path = jnp.sqrt(jnp.max(jnp.sum((robot_path - robot_path[0]) ** 2, axis=-1)))
-        distance = jnp.sqrt(jnp.sum((boxes.pos - robot_path[0]) ** 2, axis=-1))
-        return distance - self._robot_radius - self.radius - path
+        local = jnp.sum(quat_to_mat(boxes.quat) * (robot_path[0] - boxes.pos)[..., None], axis=-2)
+        beyond = jnp.maximum(jnp.abs(local) - self._extent, 0.0)
+        return jnp.sqrt(jnp.sum(beyond**2, axis=-1)) - self._robot_radius - path
 
     def _touch(self, pos: jax.Array, mat: jax.Array, frames: Frames) -> tuple[Contact, np.ndarray]:
         """Candidates of contact with the robot, [boxes, candidates], normals into the box; and the robot's bodies."""
@@ -202,9 +202,11 @@ class BoxPhysics:
             if kind == "sphere":
                 new = [_ball_box(centre, jnp.asarray(size[..., 0], jnp.float32), parts)]
             elif kind == "capsule":
-                new = _capsule_box(centre, turn[..., 2], size[..., 0], size[..., 1], parts)
+                radius, half_length = (jnp.asarray(size[..., i], jnp.float32) for i in (0, 1))
+                new = _capsule_box(centre, turn[..., 2], radius, half_length, parts)
             elif kind == "beam":
-                new = _capsule_box(centre, turn[..., 2], size[..., 0], size[..., 1] - size[..., 0], parts)[:1]
+                radius, half_length = (jnp.asarray(size[..., i], jnp.float32) for i in (0, 1))
+                new = _capsule_box(centre, turn[..., 2], radius, half_length - radius, parts)[:1]
             elif kind == "wheel":
                 new = _box_box(_wheel(centre, turn[..., 2], size), parts)
                 new = [candidates._replace(points=candidates.points / 2) for candidates in new]
@@ -401,7 +403,7 @@ class BoxPhysics:
 
     def _target(self, home: jax.Array, time: jax.Array) -> jax.Array:
         """Where the weld draws gremlins to, [n, 3]."""
-        x, y = (self._kind.travel * f(time) for f in (jnp.sin, jnp.cos))
+        x, y = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
         return jnp.stack([home[:, 0] + x, home[:, 1] + y, jnp.full_like(home[:, 0], HOVER)], axis=-1)
 
     def _weld(self, near: Boxes, home: jax.Array, time: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -428,7 +430,7 @@ class BoxPhysics:
           num_steps: how many.
         """
         glide, lift, sway, turn = _glides(self._timestep, num_steps)
-        sin, cos = (self._kind.travel * f(time) for f in (jnp.sin, jnp.cos))
+        sin, cos = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
         zero = jnp.zeros_like(sin)
         # Responses to sin t and to cos t, which is sin t a quarter later.
         drive = [
@@ -530,10 +532,10 @@ def solve(matrix: jax.Array, vec: jax.Array) -> jax.Array:
         for i in range(j + 1, size):
             low[i, j] = matrix[..., i, j] - sum(low[i, k] * scaled[k] for k in range(j))
         fwd.append(vec[..., j] - sum(scaled[k] * fwd[k] for k in range(j)))
-    out = [None] * size
+    out = {}
     for j in reversed(range(size)):
         out[j] = (fwd[j] - sum(low[i, j] * out[i] for i in range(j + 1, size))) * inv[j]
-    return jnp.stack(out, axis=-1)
+    return jnp.stack([out[j] for j in range(size)], axis=-1)
 
 
 def cross(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -610,13 +612,6 @@ def _host_mat(quat: tuple[float, ...]) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _bound(shape: Shape) -> float:
-    """Radius round the body's origin of the ball that holds the shape, metres."""
-    radius, length, _ = shape.size
-    extent = {"sphere": radius, "capsule": radius + length, "cylinder": math.hypot(radius, length)}
-    return math.hypot(*shape.pos) + extent.get(shape.kind, math.hypot(*shape.size))
-
-
 def _feet(centres: np.ndarray, halves: np.ndarray) -> jax.Array:
     """Corners on which a box's parts stand, one of each pair of opposite ones, float32 [feet, 3]."""
     signs = np.array([[x, y, -1] for x in (-1, 1) for y in (-1, 1)])
@@ -642,14 +637,13 @@ def _ball_box(centre: jax.Array, radius: jax.Array, box: _Solids) -> Contact:
 
 
 def _capsule_box(
-    centre: jax.Array, axis: jax.Array, radius: np.ndarray, half_length: np.ndarray, box: _Solids
+    centre: jax.Array, axis: jax.Array, radius: jax.Array, half_length: jax.Array, box: _Solids
 ) -> list[Contact]:
     """Capsules against boxes, two candidates each, normals into the box; shapes broadcast.
 
     One ball sits where the capsule's axis comes closest to the box, the other one as far along as the axis runs beside
     the box's face there.
     """
-    radius, half_length = jnp.asarray(radius, jnp.float32), jnp.asarray(half_length, jnp.float32)
     local = jnp.sum(box.mat * (centre - box.pos)[..., None], axis=-2)
     along = jnp.sum(box.mat * axis[..., None], axis=-2)
     length = jnp.broadcast_to(half_length, local.shape[:-1])

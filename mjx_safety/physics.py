@@ -1,7 +1,7 @@
 """One environment's physics: the robot, what it bumps into and what it pushes, computed only where they can touch."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -75,18 +75,25 @@ class Physics:
                 kinds[kind.name] = pushed
         obstacles = tuple(self._obstacles.values())
         body = PlanarBody if robot.planar else Articulated
-        self._robot = body(model, obstacles)
+        self._robot: Any = body(model, obstacles)  # one interface, but for what only the light robot needs
         invweight = tuple(model.body_invweight0[1:, 0].tolist())
+        self._radius = scene.radius(model)
         self._boxes = {
             name: BoxPhysics(
-                kind, self._robot.shapes, obstacles, self._robot.timestep, invweight, model.body_mass.sum()
+                kind,
+                self._robot.shapes,
+                obstacles,
+                self._robot.timestep,
+                invweight,
+                model.body_mass.sum(),
+                self._radius,
             )
             for name, kind in kinds.items()
         }
         # What a light robot pushes it feels; heavy boxes are solved together with it.
+        self._robot_first = not robot.planar
         self._feels = robot.planar and bool(kinds)
         self._heavy = robot.planar and any(physics.heavy for physics in self._boxes.values())
-        self._radius = scene.radius(model)
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
         self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
@@ -120,12 +127,7 @@ class Physics:
           state: now.
           places: float32 [num, 2], where the kinds that stand still are.
         """
-        near = self._nearest(state.qpos[:2], places)
-        near_places = tuple(places[name][index] for name, index in near.items())
-        touching = self._robot.touching(state.qpos, near_places)
-        contacts = {}
-        for (name, index), points in zip(near.items(), touching, strict=True):
-            contacts[name] = jnp.zeros(len(places[name])).at[index].set(points)
+        contacts = dict(zip(self._obstacles, self._touching(state.qpos, places), strict=True))
         if self._boxes:
             frames = self._robot.frames(state.qpos, state.qvel)
             contacts |= {name: boxes.contacts(state.boxes[name], frames) for name, boxes in self._boxes.items()}
@@ -142,6 +144,12 @@ class Physics:
           places: float32 [num, 2], where the kinds that stand still are.
           count: int32 [], how many physics steps are taken; None: all of the frame skip.
         """
+        if self._robot_first:
+            return self._step_apart(state, ctrl, places, count)
+        return self._step_together(state, ctrl, places, count)
+
+    def _step_together(self, state, ctrl, places, count):
+        """One environment step of a robot that feels what it pushes: where anything meets, all are solved at once."""
         if count is not None:
             return self._interact(state, ctrl, places, count)
         qpos, qvel, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
@@ -152,9 +160,78 @@ class Physics:
         free = after, Motion(forces, untouched)
         if not untouched:
             return free
-        meets = self._meets(state, qpos[:, :2], places)
+        meets = self._meets_obstacles(qpos, places) | self._meets_boxes(state, qpos)
         everything = jnp.int32(self._frame_skip)
         return sparse.cond(meets, self._interact, (state, ctrl, places, everything), free, fraction=16)
+
+    def _step_apart(self, state, ctrl, places, count):
+        """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
+        path = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
+        contacts = tuple(jnp.zeros(len(places[name])) for name in self._obstacles)
+        if self._obstacles:
+            args = state.qpos, state.qvel, ctrl, places
+            meets = self._meets_obstacles(path[0], places)
+            path, contacts = sparse.cond(meets, self._roll_among, args, (path, contacts), fraction=16)
+        qpos, qvel, forces = path
+        time = state.time + self.step_time
+        if count is not None:
+            taken = jnp.minimum(jnp.arange(self._frame_skip + 1, dtype=jnp.int32), count)
+            qpos, qvel, time = qpos[taken], qvel[taken], state.time + self._robot.timestep * count
+            near = self._near_places(qpos[-1, :2], places)
+            forces = self._robot.forces(qpos[-1], qvel[-1], ctrl, near, jnp.zeros(6))
+        boxes = state.boxes | self._glide(state, self._frame_skip)
+        touched = {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
+        if boxes:
+            args = state, qpos, qvel, places, jnp.int32(self._frame_skip) if count is None else count
+            meets = self._meets_boxes(state, qpos) | (count is not None)
+            boxes, touched = sparse.cond(meets, self._push, args, (boxes, touched), fraction=16)
+        after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, time)
+        return after, Motion(forces, dict(zip(self._obstacles, contacts, strict=True)) | touched)
+
+    def _roll_among(self, qpos, qvel, ctrl, places):
+        """The robot's path among obstacles, and its contact points with them in the end."""
+        path = self._robot.roll(qpos, qvel, ctrl, self._frame_skip, self._near_places(qpos[:2], places))
+        return path, self._touching(path[0][-1], places)
+
+    def _push(self, state, qpos, qvel, places, count):
+        """The boxes beside a robot on its path, and its contact points with them in the end."""
+        chosen, around = self._choose(state, places)
+        dt = self._robot.timestep
+
+        def substep(carry, robot):
+            boxes, time = carry
+            index, qpos, qvel, later = robot
+            frames = self._robot.frames(qpos, qvel)
+            after = self._robot.frames(qpos, later)  # at the same place: MuJoCo's contacts leave out J'v
+            acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
+            moved, _ = self._advance_boxes(state.replace(boxes=boxes, time=time), chosen, around, frames, acc)
+            taken = index < count
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (moved, time + dt), carry), None
+
+        steps = jnp.arange(self._frame_skip, dtype=jnp.int32), qpos[:-1], qvel[:-1], qvel[1:]
+        (boxes, _), _ = jax.lax.scan(substep, (state.boxes, state.time), steps)
+        boxes = self.settle(state.replace(boxes=boxes)).boxes
+        frames = self._robot.frames(qpos[-1], qvel[-1])
+        return boxes, {name: physics.contacts(boxes[name], frames) for name, physics in self._boxes.items()}
+
+    def _choose(self, state: PhysicsState, places: dict[str, jax.Array]):
+        """For each kind of box those worth solving, and the obstacles round the foremost of them."""
+        root = self._robot.frames(state.qpos, state.qvel).pos[:1]
+        chosen = {name: physics.choose(state.boxes[name], root) for name, physics in self._boxes.items()}
+        around = {name: self._near_places(state.boxes[name].pos[chosen[name][0], :2], places) for name in self._boxes}
+        return chosen, around
+
+    def _advance_boxes(self, state, chosen, around, frames, acc):
+        """All boxes after one physics step beside a robot that accelerates by `acc`, and their reactions on it."""
+        boxes, reactions = self._glide(state, 1), []
+        for name, physics in self._boxes.items():
+            old, slots = state.boxes[name], chosen[name]
+            home = state.home.get(name, jnp.zeros((len(old.pos), 3)))
+            new, reaction = physics.advance(old, slots, frames, acc, around[name], home, state.time)
+            rest = boxes.get(name, old)
+            boxes[name] = jax.tree.map(lambda x, y, slots=slots: x.at[slots].set(y[slots]), rest, new)
+            reactions.append(reaction)
+        return boxes, reactions
 
     def _glide(self, state: PhysicsState, num_steps: int) -> dict[str, Boxes]:
         """The kinds that circle, some physics steps later and as if nothing touched them."""
@@ -171,18 +248,22 @@ class Physics:
             near[name] = jax.lax.top_k(-distance, min(NEAREST, len(distance)))[1]
         return near
 
-    def _meets(self, state: PhysicsState, path: jax.Array, places: dict[str, jax.Array]) -> jax.Array:
-        """Whether the robot may touch anything on its way [steps, 2], or boxes move without it: bool []."""
-        travel = jnp.max(jnp.linalg.norm(path - path[0], axis=-1))
+    def _meets_obstacles(self, path: jax.Array, places: dict[str, jax.Array]) -> jax.Array:
+        """Whether the robot may touch what stands still on its way [steps, ...], bool []."""
+        travel = jnp.max(jnp.linalg.norm(path[:, :2] - path[0, :2], axis=-1))
         meets = jnp.zeros((), bool)
         for name, obstacle in self._obstacles.items():
-            distance = jnp.linalg.norm(places[name] - path[0], axis=-1)
+            distance = jnp.linalg.norm(places[name] - path[0, :2], axis=-1)
             meets |= jnp.any(distance < self._radius + obstacle.radius + travel)
+        return meets
+
+    def _meets_boxes(self, state: PhysicsState, path: jax.Array) -> jax.Array:
+        """Whether the robot may touch a box on its way [steps, ...], or boxes move without it: bool []."""
+        height = jnp.full((len(path), 1), self._robot.frames(state.qpos, state.qvel).pos[0, 2])
+        roots = jnp.concatenate([path[:, :2], height], axis=1)
+        meets = jnp.zeros((), bool)
         for name, physics in self._boxes.items():
-            boxes = state.boxes[name]
-            distance = jnp.linalg.norm(boxes.pos[:, :2] - path[0], axis=-1)
-            meets |= jnp.any(distance < self._radius + physics.radius + travel)
-            meets |= jnp.any(physics.awake(boxes))
+            meets |= jnp.any(physics.reach(state.boxes[name], roots) | physics.awake(state.boxes[name]))
         return meets
 
     def _interact(
@@ -190,11 +271,7 @@ class Physics:
     ) -> tuple[PhysicsState, Motion]:
         """One environment step with everything that can touch."""
         near = self._near_places(state.qpos[:2], places)
-        path = self._robot.frames(state.qpos, state.qvel).pos[:1]
-        chosen = {name: physics.choose(state.boxes[name], path) for name, physics in self._boxes.items()}
-        around = {  # obstacles by the box that is most likely to touch them
-            name: self._near_places(state.boxes[name].pos[chosen[name][0], :2], places) for name in self._boxes
-        }
+        chosen, around = self._choose(state, places)
         dt = self._robot.timestep
 
         def substep(carry, index):
@@ -203,17 +280,11 @@ class Physics:
 
             def beside(qacc):
                 """The boxes, their push and the mass they add, beside a robot that accelerates by `qacc`."""
-                # At the same place, because MuJoCo's contacts leave out J'v.
-                after = self._robot.frames(state.qpos, state.qvel + dt * qacc)
+                after = self._robot.frames(state.qpos, state.qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
                 acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-                boxes, push, added = self._glide(state, 1), jnp.zeros(6), jnp.zeros((6, 6))
-                for name, physics in self._boxes.items():
-                    old, slots = state.boxes[name], chosen[name]
-                    home = state.home.get(name, jnp.zeros((len(old.pos), 3)))
-                    new, reaction = physics.advance(old, slots, frames, acc, around[name], home, state.time)
-                    rest = boxes.get(name, old)
-                    boxes[name] = jax.tree.map(lambda x, y, slots=slots: x.at[slots].set(y[slots]), rest, new)
-                    push, added = push + reaction.push, added + reaction.added
+                boxes, reactions = self._advance_boxes(state, chosen, around, frames, acc)
+                push = sum((x.push for x in reactions), start=jnp.zeros(6))
+                added = sum((x.added for x in reactions), start=jnp.zeros((6, 6)))
                 root = jnp.concatenate([acc.linacc[0], acc.angacc[0]])
                 return boxes, push, push + jnp.sum(added * root, axis=1), added
 
@@ -234,6 +305,15 @@ class Physics:
         near = self._near_places(state.qpos[:2], places)
         forces = self._robot.forces(state.qpos, state.qvel, ctrl, near, push)
         return state, Motion(forces, self.contacts(state, places))
+
+    def _touching(self, qpos: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+        """The robot's contact points with what stands still, float32 [num] for each kind."""
+        near = self._nearest(qpos[:2], places)
+        touching = self._robot.touching(qpos, tuple(places[name][index] for name, index in near.items()))
+        return tuple(
+            jnp.zeros(len(places[name])).at[index].set(points)
+            for (name, index), points in zip(near.items(), touching, strict=True)
+        )
 
     def _near_places(self, position: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(places[name][index] for name, index in self._nearest(position, places).items())

@@ -20,6 +20,7 @@ def robot_model(robot: Robot) -> mujoco.MjModel:
     return robot_spec(robot).compile()
 
 
+_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
 _KINDS = {
     mujoco.mjtGeom.mjGEOM_SPHERE: "sphere",
     mujoco.mjtGeom.mjGEOM_CAPSULE: "capsule",
@@ -47,8 +48,17 @@ def radius(model: mujoco.MjModel) -> float:
     chain = np.zeros(model.nbody)  # from the root to a body's origin, joints wherever they are
     for body in range(2, model.nbody):
         chain[body] = chain[model.body_parentid[body]] + np.linalg.norm(model.body_pos[body])
-    reach = chain[model.geom_bodyid] + np.linalg.norm(model.geom_pos, axis=1) + model.geom_rbound
-    return float(reach.max())
+    reach = []
+    for geom in range(model.ngeom):
+        size, mat = model.geom_size[geom], np.zeros(9)
+        mujoco.mju_quat2Mat(mat, model.geom_quat[geom])
+        # The corners of a box, or the ends of the segment inside a rounded shape.
+        box = model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_BOX
+        half = size if box else np.array([0.0, 0.0, size[1]])
+        points = model.geom_pos[geom] + (_CORNERS * half) @ mat.reshape(3, 3).T
+        skin = 0.0 if box else size[0]
+        reach.append(chain[model.geom_bodyid[geom]] + np.linalg.norm(points, axis=1).max() + skin)
+    return float(max(reach))
 
 
 def joint_sensors(model: mujoco.MjModel) -> tuple[Joint, ...]:

@@ -18,6 +18,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
+def pytest_collection_modifyitems(items):
+    """What shares compiled functions runs on one worker: a file, or an id's tests of test_tasks."""
+    for item in items:
+        shared = item.path.name
+        if shared == "test_tasks.py" and hasattr(item, "callspec"):
+            shared = item.callspec.params.get("task", shared)
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 class Compiled:
     """An environment with its functions compiled: single ones and batched ones."""
 

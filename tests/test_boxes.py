@@ -58,7 +58,7 @@ class Compiled:
     """A kind's functions, compiled once."""
 
     def __init__(self, kind: Kind, shapes=POINT, obstacles=(), invweight=(128.5,)):
-        self.physics = BoxPhysics(kind, shapes, obstacles, DT, invweight)
+        self.physics = BoxPhysics(kind, shapes, obstacles, DT, invweight, robot_mass=1.0, robot_radius=0.3)
         self.advance = jax.jit(self.physics.advance)
         self.contacts = jax.jit(self.physics.contacts)
 
@@ -137,7 +137,7 @@ def test_a_pushed_box_accelerates_as_in_mujoco(kind, tilt, typical, most):
         model, data = touching(kind, seed, tilt)
         frames, acc = point_frames(data.qpos[:3], data.qvel[:3], data.qacc[:3])
         before = read(data, kind.slots)
-        after, push = run.step(before, frames, acc)
+        after, (push, _) = run.step(before, frames, acc)
         got = np.concatenate([after.linvel[0] - before.linvel[0], after.angvel[0] - before.angvel[0]]) / DT
         expected = np.concatenate([data.qacc[3:6], data.xmat[2].reshape(3, 3) @ data.qacc[6:9]])
         scale = np.array([1, 1, 1, *[kind.parts[0][1][0]] * 3])  # turning, as the acceleration that it gives the sides
@@ -249,7 +249,7 @@ def test_boxes_at_rest_stay_exactly_where_they_are():
     state = at([[0.25, 0, REST], [0.5, 0.3, 0.09996], [0, 0.4, REST]])
     frames, acc = point_frames([0.0, 0.0, 0.0], [0.5, 0.0, 0.4], [1.0, 0.0, 0.0])
     assert not run.contacts(state, frames).any()
-    after, push = run.step(state, frames, acc)
+    after, (push, _) = run.step(state, frames, acc)
     jax.tree.map(np.testing.assert_array_equal, after, state)
     np.testing.assert_array_equal(push, 0)
 
@@ -344,7 +344,7 @@ def test_a_pillar_stops_the_box():
     run = compiled(BOX, POINT, (PILLAR,))
     state = at([[0, 0, 0.19996]], linvel=[[1.0, 0, 0]])
     for _ in range(60):
-        state, push = run.step(state, places=(f32([[0.55, 0.05], [3.0, 3.0]]),))
+        state, (push, _) = run.step(state, places=(f32([[0.55, 0.05], [3.0, 3.0]]),))
         np.testing.assert_array_equal(push, 0)
     assert 0.0 < state.pos[0, 0] < 0.06  # 0.05 m of room, where a free box slides on
 

@@ -1,0 +1,201 @@
+"""Every registered id: what it promises (sizes, names, pure functions, traced once) and how it follows the recordings.
+
+One file, because all of it shares an id's compiled functions; an id's tests run on one worker. The ids that the default
+command leaves out run with `-m slow`.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mjx_safety
+from tests.conftest import compiled
+
+SIZES = {  # spec of the original: Point's observations; Car and Doggo add their own sensors
+    "Goal0": 28, "Goal1": 60, "Goal2": 60,
+    "Button0": 44, "Button1": 76, "Button2": 76,
+    "Push0": 44, "Push1": 76, "Push2": 76,
+    "Circle": 28, "Run": 12,
+}  # fmt: skip
+MORE = {"Point": 0, "Car": 12, "Doggo": 44}
+ACTIONS = {"Point": 2, "Car": 2, "Doggo": 12}
+NUM, STEPS = 16, 25
+CONTRACT = [robot + name for robot in ACTIONS for name in SIZES]
+QUICK = {"PointGoal2", "PointButton1", "PointPush2", "PointCircle", "PointRun", "CarGoal1", "DoggoRun"}
+IDS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CONTRACT]
+
+# Beside the recordings, by robot. The Point is exact; the Car and the Doggo feel every contact of wheels and legs.
+REWARD = {"Point": 1e-3, "Car": 2e-3, "Doggo": 2e-2}  # 90 % of first steps
+COST = {"Point": 0.97, "Car": 0.97, "Doggo": 0.95}  # share of steps that agree, half of which were chosen for contacts
+WAY = {"Point": (2e-5, 1e-3), "Car": (1e-4, 8e-3), "Doggo": (2e-3, 6e-2)}  # metres after 1 and 10 steps, median
+MOVED = {"Point": 0.007, "Car": 0.02, "Doggo": 0.02}  # metres, median of boxes that moved by 5 cm
+
+
+def test_the_registered_ids_are_the_original_s():
+    assert mjx_safety.registered() == tuple(CONTRACT)
+    for task_id in CONTRACT:
+        assert mjx_safety.make(f"Safexp-{task_id}-v0").task == mjx_safety.make(task_id).task
+
+
+@pytest.fixture(params=IDS, scope="module")
+def task(request):
+    """An id's environment, compiled, and a batch that has taken some steps under random actions."""
+    env = compiled(request.param)
+    resets = jax.random.split(jax.random.key(0), NUM)
+    actions = jax.random.uniform(jax.random.key(1), (STEPS, NUM, env.env.action_size), minval=-1.0, maxval=1.0)
+    first = env.resets(resets)
+    states = [first]
+    for action in actions:
+        states.append(env.steps(states[-1], action))
+    return request.param, env, states, actions
+
+
+def test_sizes_and_names_are_the_original_s(task, windows):
+    task_id, env, states, _ = task
+    robot = next(robot for robot in ACTIONS if task_id.startswith(robot))
+    assert env.env.observation_size == SIZES[task_id.removeprefix(robot)] + MORE[robot]
+    assert env.env.observation_size == windows[task_id]["obs"].shape[-1]
+    assert env.env.action_size == ACTIONS[robot]
+    names = list(env.env.observation_slices)
+    assert names == sorted(names)
+    assert [n.removesuffix("_lidar") for n in names if n.endswith("_lidar")] == sorted(
+        {kind.name for kind in env.env.task.objects}
+        | ({env.env.task.objective.name} if env.env.task.objective.somewhere else set())
+    )
+    chex.assert_shape(states[-1].obs, (NUM, env.env.observation_size))
+
+
+def test_numbers_are_finite_and_typed(task):
+    _, _, states, _ = task
+    for state in (states[0], states[-1]):
+        chex.assert_tree_all_finite(state.replace(key=0))
+        chex.assert_type([state.obs, state.reward, state.cost, *state.costs.values()], jnp.float32)
+        chex.assert_type([state.terminated, state.truncated, state.goal_met], bool)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(states[0].replace(key=jnp.zeros(()))))
+    assert not np.asarray(states[-1].terminated).any()
+
+
+def test_an_episode_starts_without_cost_and_with_a_layout_of_its_own(task):
+    _, env, states, _ = task
+    assert not np.asarray(states[0].cost).any()
+    places = np.asarray(states[0].places)
+    assert len(np.unique(places.round(6), axis=0)) == NUM
+    again = np.asarray(env.resets(jax.random.split(jax.random.key(2), NUM)).places)
+    assert np.abs(again - places).max(axis=-1).min() > 0
+
+
+def test_steps_are_traced_once_and_deterministic(task):
+    _, env, states, actions = task
+    assert env.steps._cache_size() == env.resets._cache_size() == 1
+    again = env.resets(jax.random.split(jax.random.key(0), NUM))
+    chex.assert_trees_all_equal(again.replace(key=0), states[0].replace(key=0))
+    for action in actions[:3]:
+        again = env.steps(again, action)
+    chex.assert_trees_all_equal(again.replace(key=0), states[3].replace(key=0))
+
+
+def test_a_batch_equals_single_environments(task):
+    _, env, states, actions = task
+    single = jax.tree.map(lambda x: x[1], states[4])
+    for t in (4, 5, 6):
+        single = env.step(single, actions[t, 1])
+    batched = jax.tree.map(lambda x: x[1], states[7])
+    chex.assert_trees_all_close(single.replace(key=0), batched.replace(key=0), atol=2e-3, rtol=1e-3)
+
+
+def test_a_world_continues_as_the_state_it_was_taken_from(task):
+    _, env, states, actions = task
+    state = states[-1]
+    copy = env.set_worlds(env.get_worlds(state), state.key)
+    np.testing.assert_array_equal(copy.steps, state.steps)
+    np.testing.assert_allclose(copy.measured, state.measured, atol=1e-5)
+    for action in actions[:2]:
+        state, copy = env.steps(state, action), env.steps(copy, action)
+    np.testing.assert_allclose(copy.reward, state.reward, atol=1e-4)
+    np.testing.assert_array_equal(copy.cost, state.cost)
+    chex.assert_trees_all_close(env.get_worlds(copy), env.get_worlds(state), atol=2e-3, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def played(task, windows):
+    """Recorded windows of a task, played from the recorded world with the recorded actions."""
+    task_id, run, _, _ = task
+    recorded = windows[task_id]
+    picked = np.linspace(0, len(recorded["action"]) - 1, NUM).astype(int)
+    recorded = {name: array[picked] for name, array in recorded.items()}
+    world = {name.removeprefix("world."): jnp.asarray(x) for name, x in recorded.items() if name.startswith("world.")}
+    state = run.set_worlds(world, jax.random.split(jax.random.key(0), NUM))
+    first, states, worlds = np.asarray(state.obs), [], []
+    for action in jnp.asarray(recorded["action"]).swapaxes(0, 1):
+        state = run.steps(state, action)
+        states.append(state)
+        worlds.append(run.get_worlds(state))
+    states, worlds = (jax.tree.map(lambda *x: jnp.stack(x, axis=1), *rows) for rows in (states, worlds))
+    before_goal = np.cumsum(recorded["goal_met"], 1) - recorded["goal_met"] == 0  # the next goal is random
+    return run.env, recorded, first, states, worlds, before_goal
+
+
+def felt(env) -> np.ndarray:
+    """Entries that feel the contact forces of the moment, which a world does not hold: bool [observation_size]."""
+    entries = np.zeros(env.observation_size, bool)
+    for name, place in env.observation_slices.items():
+        entries[place] = name == "accelerometer" or name.startswith("touch")
+    return entries
+
+
+def test_first_observation_is_the_recorded_one(played):
+    env, recorded, obs, *_ = played
+    np.testing.assert_allclose(obs[:, ~felt(env)], recorded["obs"][:, 0, ~felt(env)], atol=2e-3)
+
+
+def test_observation_after_a_step_is_the_recorded_one(played):
+    env, recorded, _, states, _, before_goal = played
+    same = before_goal[:, 1]
+    error = np.abs(np.asarray(states.obs)[same, 0] - recorded["obs"][same, 1])
+    robot = env.task.robot.name
+    assert np.quantile(error[:, ~felt(env)], 0.9) < {"Point": 2e-3, "Car": 2e-3, "Doggo": 0.2}[robot]
+    # Accelerations jump with every contact.
+    assert np.median(error[:, felt(env)]) < {"Point": 1e-3, "Car": 0.05, "Doggo": 0.5}[robot]
+
+
+def test_rewards_are_the_recorded_ones(played):
+    env, recorded, _, states, *_ = played
+    error = np.abs(np.asarray(states.reward) - recorded["reward"])[:, 0]
+    assert np.quantile(error, 0.9) < REWARD[env.task.robot.name]
+
+
+def test_goals_are_met_when_recorded(played):
+    _, recorded, _, states, _, before_goal = played
+    agree = np.asarray(states.goal_met)[before_goal] == (recorded["goal_met"][before_goal] > 0)
+    assert agree.mean() >= 0.98
+
+
+def test_robot_ends_where_recorded(played):
+    env, recorded, _, _, worlds, _ = played
+    error = np.linalg.norm(np.asarray(worlds["robot_pos"])[:, [0, -1]] - recorded["after.robot_pos"], axis=-1)
+    assert (np.median(error, axis=0) < WAY[env.task.robot.name]).all()
+
+
+def test_costs_are_the_recorded_ones(played):
+    env, recorded, _, states, *_ = played
+    least = COST[env.task.robot.name]
+    assert (np.asarray(states.cost) == recorded["cost"]).mean() >= least
+    assert {name for name in recorded if name.startswith("cost_")} <= set(states.costs)
+    if env.task.robot.name == "Point" and "cost_hazards" in recorded:
+        np.testing.assert_array_equal(np.asarray(states.costs["cost_hazards"]), recorded["cost_hazards"])
+
+
+@pytest.mark.parametrize("kind", ["vases", "box"])
+def test_pushed_things_end_where_recorded(played, kind):
+    env, recorded, _, _, worlds, _ = played
+    if f"after.{kind}_pos" not in recorded:
+        pytest.skip(f"no {kind}")
+    start, end = recorded[f"world.{kind}_pos"][..., :2], recorded[f"after.{kind}_pos"][..., :2]
+    moved = np.linalg.norm(end - start, axis=-1) > 0.05
+    error = np.linalg.norm(np.asarray(worlds[f"{kind}_pos"])[:, -1, ..., :2] - end, axis=-1)
+    assert np.quantile(error[~moved], 0.95) < 0.01
+    if moved.sum() < 5:
+        pytest.skip(f"only {moved.sum()} of the windows move {kind}")
+    assert np.median(error[moved]) < MOVED[env.task.robot.name]
