@@ -1,4 +1,4 @@
-"""Safety Gym as pure functions of JAX, on MJX."""
+"""Safety Gym as pure functions of JAX."""
 
 from mjx_safety.autoreset import AutoReset, VecState
 from mjx_safety.env import Env, State

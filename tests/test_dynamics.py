@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from mujoco import mjx
 
 from mjx_safety import scene
 from mjx_safety.articulated import Articulated
@@ -276,3 +277,24 @@ def test_nested_batches_are_flat_ones():
     one = jax.jit(frames)(qpos[0], qvel[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.concatenate(a), b, atol=1e-5), nested, flat)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-5), one, flat)
+
+
+def test_mjx_moves_the_point_alike():
+    """A third engine on the same model: MJX, which has no closed form."""
+    robot = compiled("Point")
+    model = mjx.put_model(robot.model)
+    qpos, qvel, ctrl = (jnp.array(x) for x in ([0.1, -0.2, 0.7], [0.5, -0.3, 0.4], [0.03, 0.2]))
+
+    @jax.jit
+    def roll():
+        def step(data, _):
+            data = mjx.step(model, data)
+            return data, (data.qpos, data.qvel)
+
+        return jax.lax.scan(step, mjx.make_data(model).replace(qpos=qpos, qvel=qvel, ctrl=ctrl), length=10)[1]
+
+    with jax.numpy_dtype_promotion("standard"):
+        expected = roll()
+    path, vels, _ = jax.jit(robot.body.roll, static_argnums=3)(qpos, qvel, ctrl, 10)
+    np.testing.assert_allclose(path[1:], expected[0], atol=1e-5)
+    np.testing.assert_allclose(vels[1:], expected[1], atol=2e-4)
