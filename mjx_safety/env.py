@@ -411,9 +411,13 @@ class Env:
         return jnp.concatenate([x.ravel() for x in self._readings(view, physics, forces, steps).values()])
 
     def _first_readings(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Readings of the right shapes, without tracing any physics."""
         physics, places, target, _, _ = self._draw(key)
-        view = self._view(physics, places, self._physics.contacts(physics, self._solid(places)), target, jnp.int32(0))
-        return self._readings(view, physics, self._physics.forces(physics, jnp.zeros(self.action_size)), jnp.int32(0))
+        contacts = {kind.name: jnp.zeros(kind.num) for kind in self._kinds}
+        view = self._view(physics, places, contacts, target, jnp.int32(0))
+        num_touch = sum(sensor.kind == "touch" for sensor in self._joint_sensors)
+        forces = Forces(jnp.zeros_like(physics.qvel), jnp.zeros(num_touch))
+        return self._readings(view, physics, forces, jnp.int32(0))
 
 
 def _raise(on_floor: jax.Array, height: float) -> jax.Array:
