@@ -17,7 +17,8 @@ def test_the_environment_examples_run(monkeypatch):
     for block in BLOCKS[:2]:
         exec(block.replace("4096", "8"), names)
     assert names["states"].obs.shape == (8, 60)
-    assert "CrowdedGoal" in names["mjx_safety"].registered()
+    assert "Warehouse" in names["mjx_safety"].registered()
+    assert names["env"].task.num_steps == 500
 
 
 def test_the_training_example_runs(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mjx_safety
-from tests.conftest import compiled
+from tests.conftest import Compiled
 
 SIZES = {  # spec of the original: Point's observations; Car and Doggo add their own sensors
     "Goal0": 28, "Goal1": 60, "Goal2": 60,
@@ -30,7 +30,7 @@ IDS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for n
 REWARD = {"Point": 1e-3, "Car": 2e-3, "Doggo": 2e-2}  # 90 % of first steps
 COST = {"Point": 0.97, "Car": 0.97, "Doggo": 0.95}  # share of steps that agree, half of which were chosen for contacts
 WAY = {"Point": (2e-5, 1e-3), "Car": (1e-4, 8e-3), "Doggo": (2e-3, 6e-2)}  # metres after 1 and 10 steps, median
-MOVED = {"Point": 0.007, "Car": 0.02, "Doggo": 0.02}  # metres, median of boxes that moved by 5 cm
+MOVED = 0.02  # metres, median of boxes that moved by 5 cm
 
 
 def test_the_registered_ids_are_the_original_s():
@@ -42,7 +42,7 @@ def test_the_registered_ids_are_the_original_s():
 @pytest.fixture(params=IDS, scope="module")
 def task(request):
     """An id's environment, compiled, and a batch that has taken some steps under random actions."""
-    env = compiled(request.param)
+    env = Compiled(request.param)  # its own, so that traces are counted here alone
     resets = jax.random.split(jax.random.key(0), NUM)
     actions = jax.random.uniform(jax.random.key(1), (STEPS, NUM, env.env.action_size), minval=-1.0, maxval=1.0)
     first = env.resets(resets)
@@ -198,4 +198,5 @@ def test_pushed_things_end_where_recorded(played, kind):
     assert np.quantile(error[~moved], 0.95) < 0.01
     if moved.sum() < 5:
         pytest.skip(f"only {moved.sum()} of the windows move {kind}")
-    assert np.median(error[moved]) < MOVED[env.task.robot.name]
+    # The Point and its box are solved together, with the true accelerations: 0.01 m if either is left out.
+    assert np.median(error[moved]) < (0.007 if (env.task.robot.name, kind) == ("Point", "box") else MOVED)
