@@ -97,7 +97,9 @@ def test_steps_are_traced_once_and_deterministic(task):
 
 
 def test_a_batch_equals_single_environments(task):
-    _, env, states, actions = task
+    task_id, env, states, actions = task
+    if task_id not in QUICK:
+        pytest.skip("compiles everything once more; the quick ids have every robot and kind of path")
     single = jax.tree.map(lambda x: x[1], states[4])
     for t in (4, 5, 6):
         single = env.step(single, actions[t, 1])
