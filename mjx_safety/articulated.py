@@ -35,11 +35,13 @@ from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, r
 
 GRAVITY = 9.81
 DOFS = 3  # of a limb
-ITERATIONS = 8  # Newton steps of a physics step that starts from the last one's accelerations
+ITERATIONS = 6  # Newton steps of a physics step that starts from the last one's accelerations
 COLD_ITERATIONS = 12  # Newton steps that start from nothing
-CONTACTS = 8  # deepest points on the floor that get into the solver
-OBSTACLE_CONTACTS = 2  # more of them where there are obstacles
+CONTACTS = 2  # deepest points of a body on the floor that get into the solver
+OBSTACLE_CONTACTS = 2  # of a body on the trunk with obstacles; a limb's link has one
+FRICTIONS = 3  # directions of friction that are solved for: sliding and turning, but not rolling (0.1 mm)
 _UNLIMITED = 1e3  # radians
+_EDGES = 10  # of MuJoCo's friction pyramid of condim 6
 _SIGNS: Any = np.array([1.0, -1.0], np.float32)[:, None, None, None]  # of the two edges in a direction of friction
 
 
@@ -89,21 +91,33 @@ class System(NamedTuple):
 
 
 class Touch(NamedTuple):
-    """Contacts in the solver.
+    """Contacts in the solver, body by body as `Articulated._seats` says.
 
     Attributes:
       rows: [1 + frictions, 6, contacts, envs], the directions of the contact as motions.
       stiffness: [contacts, envs], MuJoCo's D.
-      offset: [contacts, envs], the reference acceleration without its damping, with its sign turned.
-      damped: [6, bodies, envs], twists of the bodies times the damping.
-      members: [contacts, bodies, envs], 1 for the body that a contact is on.
+      reference: [1 + frictions, contacts, envs], the reference acceleration along them, with its sign turned.
     """
 
     rows: jax.Array
     stiffness: jax.Array
-    offset: jax.Array
-    damped: jax.Array
-    members: jax.Array
+    reference: jax.Array
+
+
+class Seats(NamedTuple):
+    """Neighbouring bodies of the solver with alike shapes.
+
+    Attributes:
+      bodies: which.
+      shapes: for each of their shapes the group that it is in, and its first row there.
+      kept: how many contacts each can have with the floor.
+      kept_obstacles: and with obstacles, where there are any.
+    """
+
+    bodies: slice
+    shapes: list[tuple[int, slice]]
+    kept: int
+    kept_obstacles: int
 
 
 class Articulated:
@@ -114,8 +128,8 @@ class Articulated:
         too; all else are limbs of at most three degrees of freedom. Actuators are motors on hinges.
       obstacles: kinds of things that stand about.
       iterations: Newton steps of a physics step.
-      contacts: deepest points on the floor that get into the solver.
-      frictions: directions of friction kept: 5 for MuJoCo's condim 6, 2 for condim 3.
+      contacts: deepest points of a body on the floor that get into the solver.
+      frictions: directions of friction solved for, of MuJoCo's five; the others' edges count as straight ones.
     """
 
     def __init__(
@@ -124,17 +138,17 @@ class Articulated:
         obstacles: tuple[Obstacle, ...] = (),
         iterations: int = ITERATIONS,
         contacts: int = CONTACTS,
-        frictions: int = 5,
+        frictions: int = FRICTIONS,
     ):
         self.timestep, self.action_size = float(model.opt.timestep), model.nu
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
-        self._obstacles, self._iterations, self._contacts = obstacles, iterations, contacts
+        self._obstacles, self._iterations = obstacles, iterations
         self._friction = np.array(contact.FRICTION[:frictions], np.float32)[:, None, None]
         self._read_tree(model)
         self._read_joints(model)
         self._read_inertias(model)
-        self._read_shapes(model)
+        self._read_shapes(model, contacts)
         self._read_sites(model)
         self._constant = None
         with jax.ensure_compile_time_eval():
@@ -276,16 +290,16 @@ class Articulated:
         self._waist_twist: list = [*self._waist_axis, *[np.float32(0.0)] * 3]
         self._waist_motion: Any = np.stack(self._waist_twist)[:, None]
 
-    def _read_shapes(self, model):
-        """Shapes of one kind on one node level, side by side."""
+    def _read_shapes(self, model, contacts: int):
+        """Shapes of one kind on one node level, side by side; and which bodies of the solver they are on."""
         groups: dict[tuple, list[int]] = {}
         for i, shape in enumerate(self.shapes):
             node = self._nodes[shape.body]
             groups.setdefault((shape.kind, node.trunk if node.limb < 0 else -1, node.dof), []).append(i)
-        self._groups, self._members = [], []
         num_bodies = self._num_trunk + self._num_limbs * (len(self._levels) - self._num_trunk)
-        self._on = np.zeros((len(self.shapes), num_bodies), np.float32)
-        self._weight = model.body_invweight0[[shape.body + 1 for shape in self.shapes], 0].astype(np.float32)
+        self._groups = []
+        on: list[list[tuple[int, int]]] = [[] for _ in range(num_bodies)]  # each body's shapes: group, row
+        self._shape_body = np.zeros(len(self.shapes), int)
         for (kind, trunk, dof), members in groups.items():
             shapes = [self.shapes[i] for i in members]
             nodes = [self._nodes[shape.body] for shape in shapes]
@@ -295,13 +309,31 @@ class Articulated:
             pos = np.array([shape.pos for shape in shapes]) + np.array([node.pos for node in nodes])
             level = trunk if trunk >= 0 else self._num_trunk + dof
             limbs = np.array([node.limb for node in nodes])
-            start = trunk if trunk >= 0 else self._part[dof].start
-            self._on[members, start + (limbs if trunk < 0 else 0)] = 1.0
+            for row, limb in enumerate(limbs):
+                body = trunk if trunk >= 0 else self._part[dof].start + limb
+                on[body].append((len(self._groups), row))
+                self._shape_body[members[row]] = body
             size = np.array([shape.size for shape in shapes])
             solid = (pos.T, mats.reshape(-1, 3, 3).T, size.T)
             at = None if trunk >= 0 or np.array_equal(limbs, np.arange(len(self._starts))) else limbs
             self._groups.append((kind, level, at, *(x.astype(np.float32)[..., None] for x in solid)))
-            self._members.append(np.array(members))
+
+        self._seats: list[Seats] = []
+        points = {"sphere": 1, "capsule": 2, "cylinder": 2, "box": 0}  # with the floor, see `collide.floor`
+        for body, shapes in enumerate(on):
+            last = self._seats[-1] if self._seats else None
+            rows = [(group, slice(row, row + 1)) for group, row in shapes]
+            if last and body > self._num_trunk and [(g, s.stop) for g, s in last.shapes] == shapes:
+                wider = [(group, slice(s.start, s.stop + 1)) for group, s in last.shapes]
+                self._seats[-1] = last._replace(bodies=slice(last.bodies.start, body + 1), shapes=wider)
+                continue
+            kept = min(contacts, sum(points[self._groups[group][0]] for group, _ in shapes))
+            obstacles = OBSTACLE_CONTACTS if body < self._num_trunk else 1
+            self._seats.append(Seats(slice(body, body + 1), rows, kept, obstacles))
+        # Where a contact weighs, MuJoCo's translational invweight: of each body of the solver that has shapes.
+        weight = np.zeros(num_bodies)
+        weight[self._shape_body] = model.body_invweight0[[shape.body + 1 for shape in self.shapes], 0]
+        self._weight = weight.astype(np.float32)[:, None]
 
     def _read_sites(self, model):
         touch = model.sensor_objid[model.sensor_type == mujoco.mjtSensor.mjSENS_TOUCH]
@@ -313,8 +345,9 @@ class Articulated:
             np.float32
         )
         self._site_radius = model.site_size[touch, 0].astype(np.float32)
-        # Which shapes are on the body of each site.
-        self._site_shapes = np.array([[shape.body == body for body in bodies] for shape in self.shapes])
+        self._site_body = np.array(
+            [node.trunk if node.limb < 0 else self._part[node.dof].start + node.limb for node in nodes], int
+        )
 
     # Coordinates.
 
@@ -541,42 +574,44 @@ class Articulated:
             solids.append(Solid(kind, *jax.tree.map(lambda x: x[:, None], solid)))
         return solids
 
-    def _candidates(self, links: Links, height, axes: list, places: tuple) -> tuple[Candidates, np.ndarray]:
-        """All that may touch, and which shapes they are of."""
-        found, owners = [], []
-        for solid, members in zip(self._solids(links), self._members, strict=True):
-            for c in collide.floor(solid, height, axes):
-                found.append(jax.tree.map(lambda x: x[:, 0], c))
-                owners.append(members)
-            for thing, at in zip(self._obstacles, places, strict=False):  # no places: the floor alone
-                for c in collide.obstacle(solid, thing.kind, thing.size, at, axes):
-                    found.append(jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), c))
-                    owners.append(np.repeat(members, at[0].shape[0]))
-        return keep(jax.tree.map(lambda *x: jnp.concatenate(x), *found)), np.concatenate(owners)
+    def _candidates(self, links: Links, height, axes: list, places: tuple) -> tuple[Candidates, list[slice]]:
+        """The deepest points of each body, [contacts, envs], and the bodies that they are on, run by run."""
+        solids, seated, owners = self._solids(links), [], []
+        floor = [collide.floor(solid, height, axes) for solid in solids]
+        things = [
+            [
+                jax.tree.map(lambda x, i=i: x[:, i : i + 1], c)
+                for thing, at in zip(self._obstacles, places, strict=False)  # no places: the floor alone
+                for c in collide.obstacle(solid, thing.kind, thing.size, at, axes)
+                for i in range(at[0].shape[0])
+            ]
+            for solid in solids
+        ]
+        for seats in self._seats:
+            for found, kept in ((floor, seats.kept), (things, seats.kept_obstacles)):
+                points = [
+                    jax.tree.map(lambda x, rows=rows: x[rows, 0], c)
+                    for group, rows in seats.shapes
+                    for c in found[group]
+                ]
+                deepest = collide.deepest(points, kept)
+                seated += deepest
+                owners += [seats.bodies] * len(deepest)
+        return keep(jax.tree.map(lambda *x: jnp.concatenate(x), *seated)), owners
 
     def _touch(self, links: Links, system: System, rates: Joints, height, axes: list, places: tuple):
-        """The contacts for the solver; where they are; the shapes that they belong to."""
+        """The contacts for the solver, where they are, and the bodies that they are on."""
         candidates, owners = self._candidates(links, height, axes, places)
-        owners = owners[:, None]
-        most = self._contacts + (OBSTACLE_CONTACTS if places else 0)
-        if candidates.dist.shape[0] > most:
-            chosen = jax.lax.top_k(-candidates.dist.T, most)[1].T
-            leaves, tree = jax.tree.flatten(candidates)
-            candidates = jax.tree.unflatten(tree, list(jnp.take_along_axis(jnp.stack(leaves), chosen[None], 1)))
-            owners = jnp.asarray(owners[:, 0])[chosen]
-            weights, members = jnp.asarray(self._weight)[owners], jnp.moveaxis(jnp.asarray(self._on)[owners], -1, 1)
-        else:
-            weights, members = self._weight[owners], jnp.asarray(np.moveaxis(self._on[owners], -1, 1))
         directions = [candidates.normal, candidates.tangent, cross(candidates.normal, candidates.tangent)]
         rows = [[*cross(candidates.pos, axis), *axis] for axis in directions]
         rows += [[*axis, *[jnp.zeros_like(candidates.dist)] * 3] for axis in directions]
+        rows = jnp.stack([jnp.stack(row) for row in rows[: 1 + len(self._friction)]])
         spring, damping = contact.spring(self.timestep)
+        reference = damping * total(rows * _at_contacts(self._body_twists(system, rates), owners), 1)
         touch = Touch(
-            rows=jnp.stack([jnp.stack(row) for row in rows[: 1 + len(self._friction)]]),
-            stiffness=contact.edge_stiffness(candidates.dist, weights),
-            offset=spring * contact.impedance(candidates.dist) * candidates.dist,
-            damped=damping * self._body_twists(system, rates),
-            members=members,
+            rows=rows,
+            stiffness=contact.edge_stiffness(candidates.dist, _at_contacts(self._weight, owners)),
+            reference=reference.at[0].add(spring * contact.impedance(candidates.dist) * candidates.dist),
         )
         return keep(touch), candidates.pos, owners
 
@@ -595,39 +630,37 @@ class Articulated:
         return out
 
     def _edges(self, touch: Touch, twists: jax.Array):
-        """What the contacts' edges do at accelerations of the bodies `twists` [6, bodies, envs].
+        """What the contacts' edges do at accelerations of the bodies at them `twists` [6, contacts, envs].
 
         Returns:
-          Forces along the directions [1 + frictions, contacts, envs], and the active edges' stiffness: difference
-          and sum of each pair [frictions, contacts, envs].
+          Forces along the directions [1 + frictions, contacts, envs], and how they fall with the accelerations: the
+          normal's own [contacts, envs], and by friction what couples it to the normal and its own
+          [frictions, contacts, envs].
         """
-        relative = total(touch.members * (twists + touch.damped)[:, None], 2)
-        along = keep(total(touch.rows * keep(relative), 1))
-        edges = along[0] + touch.offset + _SIGNS * (self._friction * along[1:])
+        along = keep(total(touch.rows * twists, 1) + touch.reference)
+        normal, others = along[0], along[1:]
+        edges = normal + _SIGNS * (self._friction * others)
         stiffness = jnp.where(edges < 0, touch.stiffness, 0.0)
-        forces = stiffness * edges
-        forces = jnp.concatenate([total(total(forces, 0), 0)[None], self._friction * total(_SIGNS * forces, 0)])
-        return keep((-forces, total(_SIGNS * stiffness, 0), total(stiffness, 0)))
+        straight = jnp.where(normal < 0, (_EDGES - 2 * len(self._friction)) * touch.stiffness, 0.0)
+        steep = straight + total(total(stiffness, 0), 0)
+        mixed = self._friction * total(_SIGNS * stiffness, 0)
+        own = self._friction**2 * total(stiffness, 0)
+        forces = jnp.concatenate([(steep * normal + total(mixed * others, 0))[None], mixed * normal + own * others])
+        return keep((-forces, steep, mixed, own))
 
-    def _settle(self, system: System, bias, torques: Joints, touch: Touch, limit, acc: Joints, iterations: int):
+    def _settle(self, system: System, bias, torques: Joints, touch: Touch, owners, limit, acc: Joints, iterations: int):
         """Newton's method on the accelerations, from `acc`."""
-        square = self._friction**2
+        normal, others = touch.rows[0], touch.rows[1:]
 
         def newton(_, acc):
-            twists = self._body_twists(system, acc)
-            forces, differences, sums = self._edges(touch, twists)
-            push = total(touch.rows * forces[:, None], 0)
+            twists = keep(self._body_twists(system, acc))
+            forces, steep, mixed, own = self._edges(touch, _at_contacts(twists, owners))
             wrenches = total(system.inertias * twists, 1) + bias
-            wrenches = wrenches - total(touch.members * push[:, :, None], 1)
-
-            normal, others = touch.rows[0], touch.rows[1:]
-            mixed = total((self._friction * differences)[:, None] * others, 0)
-            mixed = mixed + 0.5 * total(sums, 0) * normal
-            push, mixed = keep((push, mixed))
-            added = total((square * sums)[:, None, None] * others[:, :, None] * others[:, None], 0)
-            added = added + normal[:, None] * mixed + mixed[:, None] * normal
-            added = total(touch.members * keep(added)[:, :, :, None], 2)
-            added, wrenches = keep((added, wrenches))
+            wrenches = wrenches - self._per_body(total(touch.rows * forces[:, None], 0), owners)
+            aslant = keep(total(mixed[:, None] * others, 0) + 0.5 * steep * normal)
+            added = total(own[:, None, None] * others[:, :, None] * others[:, None], 0)
+            added = added + normal[:, None] * aslant + aslant[:, None] * normal
+            added, wrenches = keep((self._per_body(added, owners), wrenches))
 
             waist, limbs = torques.waist, torques.limbs
             stiff = 0.0, np.zeros((DOFS, 1, 1), np.float32)
@@ -643,6 +676,17 @@ class Articulated:
             return jax.tree.map(jnp.add, acc, change)
 
         return jax.lax.fori_loop(0, iterations, newton, acc)
+
+    def _per_body(self, values: jax.Array, owners: list[slice]) -> jax.Array:
+        """Sums over the contacts of each body, [..., bodies, envs]."""
+        sums, at = [], 0
+        for seats in self._seats:
+            size, mine = seats.bodies.stop - seats.bodies.start, owners.count(seats.bodies)
+            runs = [values[..., at + i * size : at + (i + 1) * size, :] for i in range(mine)]
+            none = jnp.zeros((*values.shape[:-2], size, values.shape[-1]))
+            sums.append(sum(runs[1:], start=runs[0]) if runs else none)
+            at += mine * size
+        return jnp.concatenate(sums, axis=-2)
 
     # What the rest of the world calls.
 
@@ -662,7 +706,7 @@ class Articulated:
         bias = keep(self._bodies_array([x for x in bias if x is not None]))
         touch, at, owners = self._touch(links, system, rates, qpos[2], axes, self._local(mat, qpos, places))
         torques = self._torques(qpos, rates, ctrl)
-        acc = self._settle(system, bias, torques, touch, self._limit(qpos, rates), acc, iterations)
+        acc = self._settle(system, bias, torques, touch, owners, self._limit(qpos, rates), acc, iterations)
         forces = Forces(keep(self._unsorted(qpos, mat, acc)), self._sense(links, system, touch, at, owners, acc))
         return acc, forces, mat, system
 
@@ -749,8 +793,9 @@ class Articulated:
         """Touch sensors: the normal forces of the contacts of the site's body inside the site."""
         if not len(self._site_radius):
             return jnp.zeros((0, acc.root.shape[-1]))
-        forces = self._edges(touch, self._body_twists(system, acc))[0]
-        inside = jnp.moveaxis(jnp.asarray(self._site_shapes)[owners], -1, 0)  # of the site's body
+        forces = self._edges(touch, _at_contacts(self._body_twists(system, acc), owners))[0]
+        body = np.concatenate([np.arange(run.start, run.stop) for run in owners])
+        inside = (self._site_body[:, None] == body)[..., None]
         square = 0.0
         for i in range(3):
             site = [
@@ -799,3 +844,8 @@ class Articulated:
             linvel.append(jnp.stack(rotate(mat, add(twist[3:], cross(twist[:3], origin)))))
             angvel.append(jnp.stack(rotate(mat, twist[:3])))
         return Frames(*map(jnp.stack, (pos, mats, linvel, angvel)))
+
+
+def _at_contacts(values: Any, owners: list[slice]) -> jax.Array:
+    """Of bodies [..., bodies, envs], for each of their contacts."""
+    return jnp.concatenate([values[..., run, :] for run in owners], axis=-2)

@@ -59,6 +59,19 @@ def _flat(vec: Vec, up: Vec) -> Vec:
     return add(vec, scale(up, -dot(vec, up)))
 
 
+def deepest(candidates: list[Candidates], num: int) -> list[Candidates]:
+    """The deepest of alike candidates, element by element."""
+    kept: list[Candidates] = []
+    for new in candidates:
+        for i, old in enumerate(kept):
+            deeper = new.dist < old.dist
+            kept[i] = jax.tree.map(lambda x, y, deeper=deeper: jnp.where(deeper, x, y), new, old)
+            new = jax.tree.map(lambda x, y, deeper=deeper: jnp.where(deeper, y, x), new, old)
+        if len(kept) < num:
+            kept.append(new)
+    return kept
+
+
 def tangent(normal: Vec, axes: Vec) -> Vec:
     """MuJoCo's first direction of friction: the world's y axis, or z where the normal is close to y, made orthogonal.
 

@@ -52,7 +52,7 @@ def push(world):
 
 
 def play(task_id, controller, steps):
-    """Episodes [NUM] of a scripted robot: [steps + 1, NUM] worlds (the first as reset) and [steps, NUM] states."""
+    """Episodes of a scripted robot: worlds [steps + 1, NUM], the first as reset; rewards and goal_met [steps, NUM]."""
     env = compiled(task_id).env
 
     def body(state, _):
@@ -85,7 +85,7 @@ def test_a_scripted_robot_pushes_the_box_into_the_goal():
     assert apart.max() < 0.6
     # The goal is met as the box enters its ball, in space: a pushed box hops.
     apart = np.linalg.norm(worlds["box_pos"] - worlds["goal_pos"], axis=-1)[:-1]
-    assert apart.min() > 0.3
+    assert apart.min() > 0.3 - 1e-5
     assert apart[met].max() < 0.33
     assert rewards[met].min() > 0.97
     assert np.abs(rewards[~met]).max() < 0.1
@@ -144,7 +144,7 @@ def test_a_wrong_button_costs_as_long_as_it_is_touched():
 def test_the_goal_button_pays_and_darkens_the_buttons_for_ten_observations():
     states = press(0)
     first = int(states.goal_met[:, 0].argmax())
-    assert 1 <= first < 15
+    assert 1 <= first < 8  # late enough to see the way there, early enough to see the buttons lit again
     assert states.goal_met[first].all()
     assert not states.goal_met[:first].any()
     assert states.reward[first].min() > 0.9
