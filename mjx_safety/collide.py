@@ -189,18 +189,17 @@ def _pillar(solid: Solid, at: Vec, radius: float, up: Vec):
 
 
 def _outline(solid: Solid, up: Vec) -> tuple[Vec, Vec, jax.Array, jax.Array]:
-    """A box or a lying cylinder seen from above: a rectangle's level directions and half-sizes."""
+    """A box or a lying cylinder seen from above: a rectangle's level directions and half-sizes.
+
+    The discs of a cylinder that leans bulge over the rectangle's short sides, see `_outline_point`.
+    """
     lying = solid.kind == "cylinder"
     first = _unit(_flat(solid.axes[2 if lying else 0], up))
     second = cross(up, first)
-    radius, length, _ = solid.size
-    halves = []
-    for level in (first, second):
-        along = [jnp.abs(dot(axis, level)) for axis in solid.axes]
-        if lying:
-            halves.append(length * along[2] + radius * jnp.sqrt(jnp.maximum(1 - along[2] ** 2, 0.0)))
-        else:
-            halves.append(dot(solid.size, along))
+    if lying:
+        radius, length, _ = solid.size
+        return first, second, length * dot(solid.axes[2], first), radius + 0.0 * first[0]
+    halves = [dot(solid.size, [jnp.abs(dot(axis, level)) for axis in solid.axes]) for level in (first, second)]
     return first, second, *halves
 
 
@@ -209,7 +208,11 @@ def _outline_point(solid: Solid, at: Vec, up: Vec) -> Vec:
     first, second, long, wide = _outline(solid, up)
     offset = add(at, scale(solid.pos, -1.0))
     ahead, aside = dot(offset, first), dot(offset, second)
-    x, y = jnp.clip(ahead, -long, long), jnp.clip(aside, -wide, wide)
+    y = jnp.clip(aside, -wide, wide)
+    if solid.kind == "cylinder":
+        lean = dot(solid.axes[2], up)
+        long = long + jnp.abs(lean) * jnp.sqrt(jnp.maximum(solid.size[0] ** 2 - y**2, 0.0))
+    x = jnp.clip(ahead, -long, long)
     toward = add(scale(first, ahead - x), scale(second, aside - y))
     if solid.kind == "cylinder":
         axis = solid.axes[2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mujoco import mjx
 
-from mjx_safety import scene
+from mjx_safety import collide, scene
 from mjx_safety.articulated import Articulated
 from mjx_safety.contact import Obstacle
 from mjx_safety.planar import PlanarBody
@@ -298,3 +298,30 @@ def test_mjx_moves_the_point_alike():
     path, vels, _ = jax.jit(robot.body.roll, static_argnums=3)(qpos, qvel, ctrl, 10)
     np.testing.assert_allclose(path[1:], expected[0], atol=1e-5)
     np.testing.assert_allclose(vels[1:], expected[1], atol=2e-4)
+
+
+def test_a_leaning_wheel_meets_a_pillar_where_mujoco_says():
+    """Its discs bulge over the rectangle that it is from above when it stands straight."""
+    spec = mujoco.MjSpec()
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=PILLAR.size, pos=[0, 0, PILLAR.height])
+    wheel = spec.worldbody.add_body(mocap=True)
+    wheel.add_geom(type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=[0.05, 0.025, 0])
+    model = spec.compile()
+    data, rng = mujoco.MjData(model), np.random.default_rng(0)
+    for _ in range(40):
+        angle, yaw, lean = rng.uniform(-np.pi, np.pi), rng.uniform(-np.pi, np.pi), rng.uniform(-0.05, 0.05)
+        place = [0.26 * np.cos(angle), 0.26 * np.sin(angle), 0.05]
+        mat = np.stack([
+            [np.cos(yaw) * np.cos(lean), np.sin(yaw) * np.cos(lean), np.sin(lean)], [-np.sin(yaw), np.cos(yaw), 0.0]
+        ])  # fmt: skip
+        axes = [mat[1], np.cross(mat[0], mat[1]), mat[0]]  # of the wheel, the last one its axle
+        data.mocap_pos[0] = place
+        mujoco.mju_mat2Quat(data.mocap_quat[0], np.stack(axes, axis=1).ravel())
+        mujoco.mj_forward(model, data)
+        expected = mujoco.mj_geomDistance(model, data, 0, 1, 1.0, None)
+        arrays = [[[jnp.full((1, 1), x) for x in axis] for axis in (place, *axes, (0.05, 0.025, 0.0))]]
+        pos, *turn, size = arrays[0]
+        solid = collide.Solid("cylinder", pos, turn, size)
+        at, world_axes = [jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)], np.eye(3, dtype=np.float32)
+        (found,) = collide.obstacle(solid, PILLAR.kind, PILLAR.size, at, [list(axis) for axis in world_axes])
+        np.testing.assert_allclose(found.dist[0, 0], expected, atol=1e-4)
