@@ -208,11 +208,18 @@ def _outline_point(solid: Solid, at: Vec, up: Vec) -> Vec:
     first, second, long, wide = _outline(solid, up)
     offset = add(at, scale(solid.pos, -1.0))
     ahead, aside = dot(offset, first), dot(offset, second)
-    y = jnp.clip(aside, -wide, wide)
+    x, y = jnp.clip(ahead, -long, long), jnp.clip(aside, -wide, wide)
     if solid.kind == "cylinder":
-        lean = dot(solid.axes[2], up)
-        long = long + jnp.abs(lean) * jnp.sqrt(jnp.maximum(solid.size[0] ** 2 - y**2, 0.0))
-    x = jnp.clip(ahead, -long, long)
+        # The disc of a cylinder that leans is an ellipse from above: towards a corner, the closest of three points.
+        lean = jnp.abs(dot(solid.axes[2], up))
+        square = (ahead - x) ** 2 + (aside - y) ** 2
+        for share in (1.0, 0.98, 0.9):
+            side = jnp.clip(aside, -share * wide, share * wide)
+            reach = long + lean * jnp.sqrt(jnp.maximum(wide**2 - side**2, 0.0))
+            end = jnp.clip(ahead, -reach, reach)
+            new = (ahead - end) ** 2 + (aside - side) ** 2
+            x, y = jnp.where(new < square, end, x), jnp.where(new < square, side, y)
+            square = jnp.minimum(new, square)
     toward = add(scale(first, ahead - x), scale(second, aside - y))
     if solid.kind == "cylinder":
         axis = solid.axes[2]
