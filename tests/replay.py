@@ -1,0 +1,119 @@
+"""The recorded windows once more, by C MuJoCo in float64 from the worlds as they are stored, in float32.
+
+Some windows hang on less than that rounding: a gremlin that hops on the robot's nose, a box wedged between pillars.
+Where MuJoCo itself does not find back to the recording, nothing is asked of us.
+"""
+
+import functools
+
+import mujoco
+import numpy as np
+
+from mjx_safety import make, scene
+
+GEOMS = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in ("box", "cylinder", "sphere")}
+COSTS = {"vases": "cost_vases_contact", "pillars": "cost_pillars", "buttons": "cost_buttons", "gremlins": "cost_gremlins"}
+
+
+def replay(task_id: str, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Plays all windows.
+
+    Returns:
+      Whether the contacts that cost are those recorded, bool [windows, steps]; and where the boxes end by kind,
+      [windows, num, 3].
+    """
+    same, ends = [], {}
+    for window in range(len(recorded["action"])):
+        world = {name: x[window] for name, x in recorded.items()}
+        touched, end = _play(task_id, world)
+        costs = {kind: name for kind, name in COSTS.items() if name in world}
+        same.append([all((kind in hit) == bool(world[costs[kind]][t]) for kind in costs) for t, hit in enumerate(touched)])
+        for kind, pos in end.items():
+            ends.setdefault(kind, []).append(pos)
+    return np.array(same), {kind: np.array(pos) for kind, pos in ends.items()}
+
+
+@functools.cache
+def _task(task_id: str):
+    return make(task_id).task
+
+
+def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], dict[str, np.ndarray]]:
+    """Kinds that the robot touches after each step, without the goal's button; and where boxes end."""
+    task = _task(task_id)
+    model = _scene(task, world)
+    data = mujoco.MjData(model)
+    _set_robot(task, data, world)
+    pushed = {kind.name: kind for kind in task.objects if kind.boxes()}
+    for name in pushed:
+        parts = (world[f"world.{name}_{part}"].reshape(-1, size) for part, size in zip(("pos", "quat"), (3, 4), strict=True))
+        rates = (world[f"world.{name}_{part}"].reshape(-1, 3) for part in ("linvel", "angvel"))
+        for i, (pos, quat, linvel, angvel) in enumerate(zip(*parts, *rates, strict=True)):
+            joint = model.joint(f"{name}{i}")
+            data.qpos[joint.qposadr[0] :][:7] = *pos, *quat
+            data.qvel[joint.dofadr[0] :][:6] = *linvel, *_mat(quat).T @ angvel
+    centres = world.get("world.gremlins_center", np.zeros((0, 3)))
+    yaws = [2 * np.arctan2(quat[3], quat[0]) for quat in world.get("world.gremlins_quat", ())]
+    goal = f"buttons{int(world['world.goal_button'])}" if "world.goal_button" in world else ""
+    own = {body for body in range(model.nbody) if model.body_rootid[body] == model.body("robot").rootid[0]}
+    touched, time = [], float(world["world.time"])
+    for action in world["action"]:
+        data.ctrl[:] = np.clip(action, -1, 1)
+        for _ in range(task.frame_skip):
+            for i, (centre, yaw) in enumerate(zip(centres, yaws, strict=True)):
+                mocap = model.body(f"target{i}").mocapid[0]
+                radius = pushed["gremlins"].travel
+                data.mocap_pos[mocap] = centre[0] + radius * np.sin(time), centre[1] + radius * np.cos(time), 0.2
+                data.mocap_quat[mocap] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
+            mujoco.mj_step(model, data)
+            time += model.opt.timestep
+        mujoco.mj_forward(model, data)
+        pairs = [model.geom_bodyid[list(pair)] for pair in zip(data.contact.geom1, data.contact.geom2, strict=True)]
+        others = {model.body(int(b)).name for pair in pairs if own & {*pair.tolist()} for b in pair}
+        touched.append({name.rstrip("0123456789") for name in others - {goal}})
+    ends = {
+        name: np.array([data.body(f"{name}{i}").xpos for i in range(kind.num)]).copy() for name, kind in pushed.items()
+    }
+    return touched, ends
+
+
+def _scene(task, world) -> mujoco.MjModel:
+    spec = scene.robot_spec(task.robot)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], condim=6)
+    for kind in task.objects:
+        pushed, obstacle = kind.boxes(), kind.obstacle()
+        for i, pos in enumerate(world[f"world.{kind.name}_pos"].reshape(-1, 3)):
+            name = f"{kind.name}{i}"
+            if obstacle:
+                body = spec.worldbody.add_body(name=name, pos=pos)
+                body.add_geom(type=GEOMS[obstacle.kind], size=obstacle.size, condim=6)
+            elif pushed:
+                body = spec.worldbody.add_body(name=name, pos=pos)
+                body.add_freejoint(name=name)
+                for centre, half in pushed.parts:
+                    body.add_geom(type=GEOMS["box"], pos=centre, size=half, density=pushed.density, condim=6)
+                if pushed.travel is not None:
+                    spec.worldbody.add_body(name=f"target{i}", mocap=True, pos=pos)
+                    weld = spec.add_equality(type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
+                    weld.name1, weld.name2, weld.solref = f"target{i}", name, [0.02, 1.5]
+                    weld.data = [0.0] * 10 + [1.0, 0.0]  # where they are at first is where they belong
+    # One point a pair where MuJoCo's general collider works, as in MuJoCo 3, on which the recordings were made.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
+    return spec.compile()
+
+
+def _set_robot(task, data, world) -> None:
+    pos, quat, linvel, angvel = (world[f"world.robot_{part}"] for part in ("pos", "quat", "linvel", "angvel"))
+    if task.robot.planar:
+        data.qpos[:3] = *pos[:2], 2 * np.arctan2(quat[3], quat[0])
+        data.qvel[:3] = *linvel[:2], angvel[2]
+        return
+    joint_pos, joint_vel = world["world.joint_pos"], world["world.joint_vel"]
+    data.qpos[: 7 + len(joint_pos)] = *pos, *quat, *joint_pos
+    data.qvel[: 6 + len(joint_vel)] = *linvel, *_mat(quat).T @ angvel, *joint_vel
+
+
+def _mat(quat) -> np.ndarray:
+    mat = np.zeros(9)
+    mujoco.mju_quat2Mat(mat, np.asarray(quat, float))
+    return mat.reshape(3, 3)
