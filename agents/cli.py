@@ -16,15 +16,16 @@ import tyro
 import mjx_safety
 from agents import evaluation, run_directory
 from agents.config import Config, preset
+from agents.loggers import PACKAGES
 from agents.policy import load_policies
-from agents.runner import describe, evaluation_key, execute, prepare
+from agents.runner import evaluation_key, execute, prepare, write_evaluation
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainArgs:
-    """Train PPO-Lagrangian agents on a safety task, then evaluate and film them."""
+    """Train agents on a safety task, all in one program, then evaluate and film them."""
 
     task: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TASK")]
     """Registered id, for example PointGoal1; may be left out with --resume."""
@@ -36,6 +37,10 @@ class TrainArgs:
     """Continue the run in --run-dir, with the settings saved there."""
     preset: str | None = None
     """cpu, gpu or paper; by default the one for this machine."""
+    tensorboard: Flag = False
+    """Also write event files for TensorBoard; needs tensorboardX."""
+    wandb: Flag = False
+    """Also log to Weights & Biases; needs wandb."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +61,18 @@ def train_command(argv: Sequence[str] | None = None) -> int:
         args = _parse_train(sys.argv[1:] if argv is None else list(argv))
         if args.task is None:
             raise ValueError("name a task, for example: python -m agents.train PointGoal1; see --help")
-        run = prepare(args.task, args.config, args.run_dir, args.resume)
-    except (ValueError, KeyError, OSError) as error:
+        loggers = tuple(name for name in PACKAGES if getattr(args, name))
+        run = prepare(args.task, args.config, args.run_dir, args.resume, loggers)
+    except (ValueError, KeyError, OSError, ImportError) as error:
         return _refuse(error)
     try:
-        execute(*run, progress=True)
+        execute(run, progress=True)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        run_dir = run[-1]
-        print(f"\ninterrupted; continue with: python -m agents.train --run-dir {run_dir} --resume", file=sys.stderr)
+        again = f"python -m agents.train --run-dir {run.run_dir} --resume"
+        print(f"\ninterrupted; continue with: {again}", file=sys.stderr)
         return 130
     return 0
 
@@ -85,9 +91,7 @@ def evaluate_command(argv: Sequence[str] | None = None) -> int:
         return _refuse(error)
     modes = ("deterministic",) if args.deterministic else evaluation.MODES
     episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes)
-    agents = describe(args.run_dir, config, episodes)
-    evaluation.write(args.run_dir / "evaluation.json", task, agents)
-    print(evaluation.report(agents))
+    write_evaluation(args.run_dir, task, config, policies, episodes, progress=True)
     return 0
 
 

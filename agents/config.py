@@ -2,15 +2,43 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import jax
 import tyro
 
 from agents.lagrange import LAWS
+
+Sweep = tuple[tuple[str, tuple[float, ...]], ...]  # ((setting, its values), ...)
+
+
+def _parse_sweep(words: Iterable[str]) -> Sweep:
+    """The command line's NAME=V1,V2,..."""
+    sweep = []
+    for word in words:
+        name, _, values = word.partition("=")
+        try:
+            sweep.append((name.replace("-", "_"), tuple(float(value) for value in values.split(","))))
+        except ValueError:
+            raise ValueError(f"{word!r} is not of the form {name or 'lr'}=VALUE,VALUE") from None
+    return tuple(sweep)
+
+
+def _format_sweep(sweep: Sweep) -> list[str]:
+    return [f"{name}={','.join(f'{value:g}' for value in values)}" for name, values in sweep]
+
+
+SWEEP_WORDS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME=VALUE,VALUE",
+    instance_from_str=_parse_sweep,
+    is_instance=lambda sweep: isinstance(sweep, tuple),
+    str_from_instance=_format_sweep,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +52,11 @@ class Config:
     num_steps: int = 64
     """Steps per environment between updates."""
     seeds: tuple[int, ...] = (0,)
-    """One agent per seed and cost limit, all trained together in one program."""
+    """One agent per seed, cost limit and combination of swept values, all trained together in one program."""
     cost_limits: Annotated[tuple[float, ...], tyro.conf.arg(aliases=("--cost-limit",))] = (25.0,)
     """Allowed cost per episode."""
+    sweep: Annotated[Sweep, SWEEP_WORDS] = ()
+    """Continuous settings with several values, such as lr=1e-4,3e-4 pid_kp=0.2,0.5: all combinations are trained."""
 
     num_epochs: int = 4
     """Passes over the batch per update."""
@@ -81,6 +111,11 @@ class Config:
             if not isinstance(value, Iterable) or isinstance(value, str):
                 raise ValueError(f"{field} is {value!r}; it must be a list of numbers")
             object.__setattr__(self, field, tuple(value))  # JSON and users bring lists
+        try:
+            pairs = self.sweep.items() if isinstance(self.sweep, Mapping) else self.sweep
+            object.__setattr__(self, "sweep", tuple((str(name), tuple(values)) for name, values in pairs))
+        except (TypeError, ValueError):
+            raise ValueError(f"sweep is {self.sweep!r}; it must be like {{'lr': (1e-4, 3e-4)}}") from None
 
     @property
     def batch_size(self) -> int:
@@ -93,9 +128,31 @@ class Config:
         return self.total_steps // self.batch_size
 
     @property
-    def agents(self) -> list[tuple[int, float]]:
-        """(seed, cost limit) of every agent, in the order of the agent axis."""
-        return [(seed, cost_limit) for cost_limit in self.cost_limits for seed in self.seeds]
+    def settings(self) -> list[dict[str, float]]:
+        """What sets groups of agents apart: cost_limit and the swept settings, every combination of them."""
+        names = ("cost_limit", *(name for name, _ in self.sweep))
+        values = (self.cost_limits, *(values for _, values in self.sweep))
+        return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+    @property
+    def agents(self) -> list[dict[str, float]]:
+        """Seed and setting of every agent in the order of the agent axis: all seeds of a setting, then the next."""
+        return [{"seed": seed, **setting} for setting in self.settings for seed in self.seeds]
+
+
+def label(agent: Mapping[str, float]) -> str:
+    """An agent or a setting in words: "seed 1, cost limit 25, lr 0.0003"."""
+    words = {name.replace("cost_limit", "cost limit"): _word(value) for name, value in agent.items()}
+    return ", ".join(f"{name} {word}" for name, word in words.items())
+
+
+def slug(agent: Mapping[str, float]) -> str:
+    """An agent or a setting as a file name: "cost_limit=25,lr=0.0003"."""
+    return ",".join(f"{name}={_word(value)}" for name, value in agent.items())
+
+
+def _word(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 PRESETS = {
@@ -156,6 +213,9 @@ def _check(config: Config, fields: str, kind: type, low: float, high: float, wha
                 raise ValueError(f"{field} must be {what}, got {value!r}")
 
 
+CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type is float)
+
+
 def validate(config: Config) -> None:
     """Raise a ValueError that names the first setting that is out of range or does not fit the others."""
     integer, real, inf = numbers.Integral, numbers.Real, math.inf
@@ -189,3 +249,9 @@ def validate(config: Config) -> None:
             f"total_steps={config.total_steps} is less than one update of num_envs x num_steps = "
             f"{config.batch_size} steps: raise it, or lower num_envs or num_steps"
         )
+    for name, values in config.sweep:
+        choose("swept setting", name, CONTINUOUS)
+        if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
+            raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")
+        for value in values:
+            validate(dataclasses.replace(config, sweep=(), **{name: value}))

@@ -1,13 +1,13 @@
 """Episodes under a frozen policy, with sampled and with mean actions, and what they add up to."""
 
 import functools
-import json
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents import aggregate
 from agents.policy import Policy
 
 if TYPE_CHECKING:
@@ -86,26 +86,88 @@ def summarize(episodes: Episodes, cost_limit: float) -> dict[str, float]:
     return summary | {"within_limit": float(np.mean(episodes["cost"] <= cost_limit))}
 
 
-def report(agents: list[dict[str, Any]]) -> str:
-    """The evaluation as a plain table.
+def summarize_settings(settings: list[dict[str, float]], agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the seeds of each setting say together.
 
     Args:
-        agents: per agent its "seed", "cost_limit", "cost_rate" and, under each mode, a summary.
+        settings: as `Config.settings`.
+        agents: per agent its "cost_rate" and, under each mode, a summary; all seeds of a setting, then the next.
+
+    Returns:
+        Per setting its values; the number of "seeds"; "best", the index of the agent with the highest return among
+        those within the limit, or with the lowest cost where none is; and for the cost rate and each mode's return,
+        cost and goals the IQM over seeds, with the ends "_low" and "_high" of its 95 % bootstrap interval (null for
+        one seed).
     """
-    header = ("seed", "limit", "actions", "episodes", "return", "cost", "goals", "within limit", "training cost rate")
-    rows: list[tuple[str, ...]] = [header]
+    num_seeds = len(agents) // len(settings)
+    groups = [range(i * num_seeds, (i + 1) * num_seeds) for i in range(len(settings))]
+    return [
+        {
+            **setting,
+            "seeds": num_seeds,
+            "best": max(group, key=lambda agent: _merit(agents[agent])),
+            **_over_seeds("cost_rate", [agents[agent]["cost_rate"] for agent in group]),
+            **{mode: _over_modes([agents[agent][mode] for agent in group]) for mode in MODES if mode in agents[0]},
+        }
+        for setting, group in zip(settings, groups, strict=True)
+    ]
+
+
+def _merit(agent: dict[str, Any]) -> tuple[bool, float]:
+    """Ray et al. 2019, section 4.3: whoever breaks the limit is worse than whoever keeps it, whatever the return."""
+    summary = next(agent[mode] for mode in MODES if mode in agent)
+    safe = summary["cost"] <= agent["cost_limit"]
+    return safe, summary["return"] if safe else -summary["cost"]
+
+
+def _over_modes(summaries: list[dict[str, float]]) -> dict[str, float | None]:
+    parts = [_over_seeds(name, [summary[name] for summary in summaries]) for name in ("return", "cost", "goals")]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _over_seeds(name: str, values: list[float]) -> dict[str, float | None]:
+    scores = np.array(values)
+    low, high = aggregate.interval(scores[None]) or (None, None)
+    return {name: float(aggregate.iqm(scores)), f"{name}_low": low, f"{name}_high": high}
+
+
+def report(varied: list[str], agents: list[dict[str, Any]], settings: list[dict[str, Any]]) -> str:
+    """The evaluation as plain tables: every agent, then every setting of several seeds.
+
+    Args:
+        varied: what sets the settings apart, "cost_limit" and the swept names.
+        agents, settings: what evaluation.json holds under these names.
+    """
+    names = ["limit" if name == "cost_limit" else name for name in varied]
+    rows: list[tuple[str, ...]] = [
+        ("seed", *names, "actions", "episodes", "return", "cost", "goals", "within limit", "training cost rate")
+    ]
     for agent in agents:
         for mode, actions in zip(MODES, ("sampled", "mean"), strict=True):
             if mode in agent:
                 s = agent[mode]
                 spread = [f"{s[name]:.1f} ± {s[name + '_ci95']:.1f}" for name in ("return", "cost", "goals")]
-                start = (str(agent["seed"]), f"{agent['cost_limit']:g}", actions, str(s["episodes"]))
+                start = str(agent["seed"]), *(f"{agent[name]:g}" for name in varied), actions, str(s["episodes"])
                 rows.append((*start, *spread, f"{s['within_limit']:.0%}", f"{agent['cost_rate']:.4f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    text = _table(rows) + "\n(± 95 % confidence interval of the mean)"
+    if len(agents) == len(settings):
+        return text
+    rows = [(*names, "actions", "seeds", "return", "cost", "goals", "training cost rate", "best seed")]
+    for setting in settings:
+        for mode, actions in zip(MODES, ("sampled", "mean"), strict=True):
+            if mode in setting:
+                cells = [_cell(setting[mode], name, ".1f") for name in ("return", "cost", "goals")]
+                start = *(f"{setting[name]:g}" for name in varied), actions, str(setting["seeds"])
+                rate, best = _cell(setting, "cost_rate", ".4f"), str(agents[setting["best"]]["seed"])
+                rows.append((*start, *cells, rate, best))
+    return text + "\n\n" + _table(rows) + "\n(interquartile mean over seeds, 95 % bootstrap interval)"
+
+
+def _cell(values: dict[str, float], name: str, form: str) -> str:
+    return f"{values[name]:{form}} [{values[name + '_low']:{form}}, {values[name + '_high']:{form}}]"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "(± 95 % confidence interval of the mean)"])
-
-
-def write(path: Any, task: str | None, agents: list[dict[str, Any]]) -> None:
-    """Write evaluation.json."""
-    path.write_text(json.dumps({"task": task, "agents": agents}, indent=2) + "\n")
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -7,6 +7,7 @@ agents in one call. Read `update` first.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -51,10 +52,10 @@ class Hyper:
     dual_lr: jax.Array
 
     @classmethod
-    def from_config(cls, config: Config, cost_limit: float) -> "Hyper":
-        """The settings of one agent."""
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "cost_limit"]
-        return cls(jnp.float32(cost_limit), **{name: jnp.float32(getattr(config, name)) for name in names})
+    def from_config(cls, config: Config, agent: Mapping[str, float]) -> "Hyper":
+        """The settings of one agent: its own, such as "cost_limit", and the run's where it has none."""
+        names = (field.name for field in dataclasses.fields(cls))
+        return cls(**{name: jnp.float32(agent[name] if name in agent else getattr(config, name)) for name in names})
 
 
 @struct.dataclass
@@ -349,9 +350,9 @@ class PPOLagrangian:
 
 
 def make_fleet(config: Config) -> tuple[jax.Array, Hyper]:
-    """Keys [agents] and settings [agents] of every seed under every cost limit, in the order of `config.agents`."""
-    keys = jnp.stack([jax.random.key(seed) for seed, _ in config.agents])
-    hypers = [Hyper.from_config(config, cost_limit) for _, cost_limit in config.agents]
+    """Keys [agents] and settings [agents] of the fleet, in the order of `config.agents`."""
+    keys = jnp.stack([jax.random.key(int(agent["seed"])) for agent in config.agents])
+    hypers = [Hyper.from_config(config, agent) for agent in config.agents]
     return keys, jax.tree.map(lambda *leaves: jnp.stack(leaves), *hypers)
 
 

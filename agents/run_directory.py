@@ -82,7 +82,7 @@ def rows_of_chunk(
     """
     rows = []
     for i in range(num_updates):
-        for agent, (seed, cost_limit) in enumerate(config.agents):
+        for agent, setting in enumerate(config.agents):
             values = {name: float(metrics[name][i, agent]) for name in METRICS}
             episodes = int(values.pop("episodes")) if math.isfinite(values["episodes"]) else 0
             totals = [values.pop(f"episode_{name}") for name in ("return", "cost", "goals")]
@@ -90,8 +90,7 @@ def rows_of_chunk(
             row = {
                 "update": first_update + i + 1,
                 "env_steps": (first_update + i + 1) * config.batch_size,
-                "seed": seed,
-                "cost_limit": cost_limit,
+                **setting,
                 "episodes": episodes,
                 **dict(zip(("return", "cost", "goals"), means, strict=True)),
                 **values,

@@ -10,7 +10,7 @@ import pytest
 
 import agents
 from agents import lagrange, networks, normalizer
-from agents.config import validate
+from agents.config import CONTINUOUS, label, slug, validate
 from agents.gae import gae
 from agents.ppo_lagrangian import Hyper, make_fleet
 
@@ -46,7 +46,7 @@ def test_gae_keeps_environments_apart():
 
 
 def hyper(**settings) -> Hyper:
-    return Hyper.from_config(agents.Config(**settings), cost_limit=25.0)
+    return Hyper.from_config(agents.Config(**settings), {"cost_limit": 25.0})
 
 
 def test_pid_by_hand():
@@ -157,12 +157,32 @@ def test_networks_start_near_zero_actions():
 def test_fleet_is_every_seed_under_every_limit():
     config = agents.Config(seeds=(3, 4), cost_limits=(10.0, 25.0))
     keys, hypers = make_fleet(config)
-    assert config.agents == [(3, 10.0), (4, 10.0), (3, 25.0), (4, 25.0)]
+    assert [(agent["seed"], agent["cost_limit"]) for agent in config.agents] == [(3, 10), (4, 10), (3, 25), (4, 25)]
     np.testing.assert_array_equal(hypers.cost_limit, [10, 10, 25, 25])
     assert (keys == jnp.stack([jax.random.key(seed) for seed in (3, 4, 3, 4)])).all()
 
 
+def test_swept_settings_multiply_the_fleet():
+    config = agents.Config(seeds=(3, 4), cost_limits=(10.0, 25.0), sweep={"lr": [1e-4, 1e-3], "pid_kp": [0.1]})
+    _, hypers = make_fleet(config)
+    assert len(config.agents) == 8
+    assert config.agents[3] == {"seed": 4, "cost_limit": 10.0, "lr": 1e-3, "pid_kp": 0.1}
+    np.testing.assert_allclose(hypers.lr, [1e-4, 1e-4, 1e-3, 1e-3] * 2)
+    np.testing.assert_allclose(hypers.pid_kp, 0.1)
+    np.testing.assert_allclose(hypers.critic_lr, config.critic_lr)
+    assert label(config.settings[-1]) == "cost limit 25, lr 0.001, pid_kp 0.1"
+    assert slug(config.settings[-1]) == "cost_limit=25,lr=0.001,pid_kp=0.1"
+
+
+def test_every_continuous_setting_can_be_swept():
+    assert {field.name for field in dataclasses.fields(Hyper)} == {"cost_limit", *CONTINUOUS}
+
+
 WRONG = [
+    ({"sweep": {"lr": (1e-3, -1.0)}}, "lr must be a positive number, got -1.0"),
+    ({"sweep": {"lr": (1e-3, 1e-3)}}, "sweep needs at least one value of lr and no repeats"),
+    ({"sweep": {"num_envs": (1, 2)}}, "unknown swept setting 'num_envs': choose one of lr, critic_lr"),
+    ({"sweep": {"pid_kip": (1.0,)}}, "unknown swept setting 'pid_kip': .*did you mean 'pid_kp'"),
     ({"num_envs": -1}, "num_envs must be a positive integer, got -1"),
     ({"num_steps": 1.5}, "num_steps must be a positive integer, got 1.5"),
     ({"lr": 0.0}, "lr must be a positive number, got 0.0"),

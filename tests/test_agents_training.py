@@ -1,9 +1,11 @@
 """The trainer on a toy environment: statistics, learning, fleets, determinism, stop and resume."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,9 +293,7 @@ def truncate(path: Path) -> None:
 
 
 def garble(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
+    path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
 
 
 @pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
@@ -332,14 +332,46 @@ def test_resume_after_sigkill(whole, tmp_path):
     assert resume(tmp_path / "run") == metrics_text(whole)
 
 
+@pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
+def test_no_damage_to_a_checkpoint_goes_unnoticed(tmp_path, damage):
+    """Whichever file it is, either what was saved comes back, or the checkpoint before it, with a warning."""
+
+    def state(number: int) -> dict:
+        return {"x": number * np.arange(5000, dtype=np.float32), "key": jax.random.split(jax.random.key(number), 3)}
+
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state(0))
+    with contextlib.closing(Checkpoints(tmp_path / "saved")) as checkpoints:
+        for number in (1, 2):
+            checkpoints.save(number, state(number))
+    names = [path.relative_to(tmp_path / "saved") for path in (tmp_path / "saved" / "2").rglob("*") if path.is_file()]
+    noticed = 0
+    for i, name in enumerate(names):
+        directory = tmp_path / str(i)
+        shutil.copytree(tmp_path / "saved", directory)
+        damage(directory / name)
+        with warnings.catch_warnings(record=True) as caught, contextlib.closing(Checkpoints(directory)) as checkpoints:
+            warnings.simplefilter("always")
+            restored = checkpoints.restore_latest(template)
+        warned = any(f"skipping damaged checkpoint {directory / '2'}" in str(warning.message) for warning in caught)
+        expected = state(1 if warned else 2)
+        np.testing.assert_array_equal(restored["x"], expected["x"])
+        np.testing.assert_array_equal(restored["key"], jax.random.key_data(expected["key"]))
+        noticed += warned
+    assert noticed >= 3
+
+
 def test_divergence_stops_with_the_state_saved(tmp_path):
-    config = dataclasses.replace(SMALL, lr=1e38, critic_lr=1e38)
-    with pytest.raises(FloatingPointError, match=r"training diverged at update 1 .*try a smaller lr"):
+    """Of four agents in one program, only those that diverged are named."""
+    config = dataclasses.replace(SMALL, seeds=(3, 4), sweep={"critic_lr": (1e-3, 1e38)})
+    with pytest.raises(FloatingPointError, match=r"training diverged at update \d .*try a smaller lr") as stop:
         agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
+    assert "(seed 3, cost limit 5, critic_lr 1e+38; seed 4, cost limit 5, critic_lr 1e+38)" in str(stop.value)
     assert (tmp_path / "run" / "diverged" / "2").is_dir()
     assert not any((tmp_path / "run" / "checkpoints").iterdir())
     assert "NaN" not in metrics_text(tmp_path / "run")
-    assert json.loads(metrics_text(tmp_path / "run").splitlines()[-1])["kl"] is None
+    last = json.loads(metrics_text(tmp_path / "run").splitlines()[-1])
+    assert last["critic_lr"] == 1e38
+    assert last["value_loss"] is None
 
 
 # --------------------------------------------------------------------------------------------------------- policy
@@ -370,7 +402,7 @@ def test_loaded_policy_is_the_trained_one(tmp_path):
     np.testing.assert_array_equal(result.policy(obs), agents.load_policy(result.run_dir)(obs))
     with pytest.raises(ValueError, match=r"expects observations of shape \[..., 4\], got \(5, 3\)"):
         policy(obs[:, :3])
-    with pytest.raises(ValueError, match=r"trained 2 agent\(s\), numbered from 0; there is no agent 2"):
+    with pytest.raises(ValueError, match=r"holds 2 agent\(s\), numbered from 0; there is no agent 2"):
         agents.load_policy(result.run_dir, 2)
     with pytest.raises(FileNotFoundError, match="no trained policy in"):
         agents.load_policy(tmp_path)
