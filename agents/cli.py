@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 import mjx_safety
-from agents import evaluation, run_directory
+from agents import evaluation, hosts, run_directory
 from agents.config import Config, preset
 from agents.loggers import PACKAGES
 from agents.policy import load_policies
@@ -37,6 +37,14 @@ class TrainArgs:
     """Continue the run in --run-dir, with the settings saved there."""
     preset: str | None = None
     """cpu, gpu or paper; by default the one for this machine."""
+    devices: int | None = None
+    """Devices of each host to use; all of them without one. No effect on results."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several hosts, given to each; "auto" under Slurm, Open MPI or on Cloud TPU."""
+    num_processes: int | None = None
+    """How many processes there are, one per host; not with "auto"."""
+    process_id: int | None = None
+    """Which of them this one is, from 0 on the coordinator's host; not with "auto"."""
     tensorboard: Flag = False
     """Also write event files for TensorBoard; needs tensorboardX."""
     wandb: Flag = False
@@ -62,7 +70,7 @@ def train_command(argv: Sequence[str] | None = None) -> int:
         if args.task is None:
             raise ValueError("name a task, for example: python -m agents.train PointGoal1; see --help")
         loggers = tuple(name for name in PACKAGES if getattr(args, name))
-        run = prepare(args.task, args.config, args.run_dir, args.resume, loggers)
+        run = prepare(args.task, args.config, args.run_dir, args.resume, args.devices, loggers)
     except (ValueError, KeyError, OSError, ImportError) as error:
         return _refuse(error)
     try:
@@ -96,16 +104,28 @@ def evaluate_command(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse_train(argv: list[str]) -> TrainArgs:
-    """Two passes: the first finds where the defaults come from, a preset or the run to resume."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """Two passes: the first joins other hosts, and finds where the defaults come from, a preset or a run to resume."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset")
     first.add_argument("--run-dir", type=Path)
     first.add_argument("--resume", action="store_true")
-    known, _ = first.parse_known_args(argv)
+    first.add_argument("--coordinator")
+    first.add_argument("--num-processes", type=int)
+    first.add_argument("--process-id", type=int)
+    try:
+        known, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    # Before anything asks for a device, which the choice of a preset does.
+    hosts.initialize(known.coordinator, known.num_processes, known.process_id)
     task, config = None, preset(known.preset)
-    if known.resume and known.run_dir and (known.run_dir / run_directory.CONFIG).exists():
-        task, saved = run_directory.read_config(known.run_dir)
-        config = config if known.preset else saved
+
+    def saved() -> tuple[str | None, Config] | None:
+        there = known.resume and known.run_dir and (known.run_dir / run_directory.CONFIG).exists()
+        return run_directory.read_config(known.run_dir) if there else None
+
+    if found := hosts.on_first(saved):
+        task, config = found[0], config if known.preset else found[1]
     return _parse("python -m agents.train", TrainArgs, argv, TrainArgs(task, config))
 
 

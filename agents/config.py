@@ -213,7 +213,7 @@ def _check(config: Config, fields: str, kind: type, low: float, high: float, wha
                 raise ValueError(f"{field} must be {what}, got {value!r}")
 
 
-CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type is float)
+CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type in (float, float | None))
 
 
 def validate(config: Config) -> None:

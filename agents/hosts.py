@@ -33,6 +33,21 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     return None
 
 
+def choose_devices(num_devices: int | None) -> list[Any]:
+    """The first `num_devices` of every process, or all.
+
+    Raises:
+        ValueError: a process has fewer.
+    """
+    by_process: dict[int, list[Any]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    fewest = min(map(len, by_process.values()))
+    if num_devices is not None and not 1 <= num_devices <= fewest:
+        raise ValueError(f"devices must be from 1 to the {fewest} that there are, got {num_devices}")
+    return [device for devices in by_process.values() for device in devices[:num_devices]]
+
+
 def is_first() -> bool:
     """Whether this process writes files, prints and evaluates."""
     return jax.process_index() == 0

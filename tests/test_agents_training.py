@@ -25,6 +25,7 @@ from agents import networks, normalizer
 from agents.checkpoint import Checkpoints
 from agents.ppo_lagrangian import METRICS, PPOLagrangian, make_fleet
 from agents.progress import Reporter
+from tests.test_readme import BLOCKS as README_BLOCKS
 from tests.toy_env import ToyEnv, ToyTask
 
 SMALL = agents.preset(
@@ -378,6 +379,11 @@ def test_divergence_stops_with_the_state_saved(tmp_path):
 
 
 def test_loaded_policy_is_the_trained_one(tmp_path):
+    (ten_lines,) = (block for block in README_BLOCKS if "def act(" in block)
+    assert len([line for line in ten_lines.splitlines() if line.strip()]) <= 10
+    names: dict = {}
+    exec(ten_lines, names)
+    numpy_act = names["act"]
     config = dataclasses.replace(SMALL, seeds=(0, 7), total_steps=3 * SMALL.batch_size)
     result = agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
     algorithm = make_algorithm(config)
@@ -399,6 +405,7 @@ def test_loaded_policy_is_the_trained_one(tmp_path):
         noise = np.exp(state.params["policy"]["log_std"]) * np.asarray(jax.random.normal(key, (5, 2)))
         np.testing.assert_allclose(policy(obs, key), expected + noise, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(policy(jnp.array(obs), key), expected + noise, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(numpy_act(result.run_dir / "policy.npz", obs, agent), policy(obs), rtol=1e-6)
     np.testing.assert_array_equal(result.policy(obs), agents.load_policy(result.run_dir)(obs))
     with pytest.raises(ValueError, match=r"expects observations of shape \[..., 4\], got \(5, 3\)"):
         policy(obs[:, :3])
