@@ -24,7 +24,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 @dataclasses.dataclass(frozen=True)
 class TrainArgs:
-    """Train PPO-Lagrangian agents on a safety task, then evaluate and film them."""
+    """Train agents on a safety task, then evaluate and film them."""
 
     task: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TASK")]
     """Registered id, for example PointGoal1; may be left out with --resume."""

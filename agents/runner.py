@@ -15,9 +15,10 @@ import mjx_safety
 from agents import evaluation, run_directory
 from agents.checkpoint import Checkpoints
 from agents.config import Config, preset, validate
+from agents.loop import Trainer, TrainState, make_fleet
+from agents.mesh import compile_on, make_mesh
 from agents.plots import plot_curves
 from agents.policy import Policy, from_state, load_policy, save_policy
-from agents.ppo_lagrangian import PPOLagrangian, TrainState, make_fleet
 from agents.progress import Reporter
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> Result:
-    """Train PPO-Lagrangian agents and evaluate them.
+    """Train agents and evaluate them.
 
     Args:
         env: a registered id such as "PointGoal1", or an environment.
@@ -111,10 +112,8 @@ def execute(env: "Env", task: str | None, config: Config, run_dir: Path, progres
 
 def _optimize(env: "Env", task: str | None, config: Config, run_dir: Path, progress: bool) -> TrainState:
     """Run all updates that are still to do; returns the final states [agents, ...]."""
-    algorithm = PPOLagrangian(mjx_safety.AutoReset(env, config.num_envs), config)
     keys, hypers = make_fleet(config)
-    init = jax.vmap(algorithm.init)
-    chunk = jax.jit(algorithm.chunk, donate_argnums=0)
+    init, chunk = compile_on(make_mesh(len(keys), config.num_groups), Trainer(env, config))
     metrics_file, timing_file = run_dir / run_directory.METRICS_FILE, run_dir / run_directory.TIMING
     reporter = Reporter(task or "training", config.num_updates * config.batch_size, enabled=progress)
 
@@ -125,7 +124,7 @@ def _optimize(env: "Env", task: str | None, config: Config, run_dir: Path, progr
         run_directory.truncate_timing(timing_file, done)
         if states is None:
             # Copies: outputs that share a buffer with each other or with an input cannot be donated.
-            states = jax.tree.map(jnp.copy, jax.jit(init)(keys, hypers))
+            states = jax.tree.map(jnp.copy, init(keys, hypers))
         states, _ = chunk(states, hypers, jnp.int32(0))  # compiles, so that the speeds below are those of training
         while done < config.num_updates:
             start, count = time.perf_counter(), min(config.updates_per_chunk, config.num_updates - done)
