@@ -346,7 +346,7 @@ class Trainer:
                 return jax.tree.map(lambda x: x[order], batch)
 
             shuffled = _batched(shuffle, len(groups), in_axes=(0, 1), out_axes=1)(groups, batch)
-            minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[1:]), shuffled)
+            minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[3:]), shuffled)
             return jax.lax.scan(minibatch, carry, minibatches)
 
         carry = state.params, state.opt_state, jnp.bool_(True)
