@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from agents.algorithms import ALGORITHMS
 from agents.lagrange import LAWS
 
 Sweep = tuple[tuple[str, tuple[float, ...]], ...]  # ((setting, its values), ...)
@@ -43,12 +44,18 @@ SWEEP_WORDS = tyro.constructors.PrimitiveConstructorSpec(
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """PPO-Lagrangian settings. The defaults are the `cpu` preset."""
+    """Settings of a run. The defaults are the `cpu` preset."""
+
+    algorithm: str = "ppo_lagrangian"
+    """What learns; see docs/algorithms.md."""
 
     total_steps: int = 8_000_000
     """Environment steps per agent; rounded down to whole updates of num_envs x num_steps."""
     num_envs: int = 512
     """Environments stepped together, per agent."""
+    num_groups: int = 1
+    """Groups that the environments of an agent are split into: several devices can share an agent by whole groups.
+    Must divide num_envs. Results depend on it, but not on the number of devices."""
     num_steps: int = 64
     """Steps per environment between updates."""
     seeds: tuple[int, ...] = (0,)
@@ -61,7 +68,7 @@ class Config:
     num_epochs: int = 4
     """Passes over the batch per update."""
     num_minibatches: int = 8
-    """Minibatches per pass; must divide num_envs x num_steps."""
+    """Minibatches per pass; must divide the num_envs x num_steps / num_groups steps of a group."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Hidden layers of each of the three networks."""
     lr: float = 3e-4
@@ -86,7 +93,7 @@ class Config:
     multiplier: str = "pid"
     """Law of the Lagrange multiplier: pid or adam."""
     multiplier_init: float = 1.0
-    """The multiplier at the start."""
+    """The multiplier at the start; with ppo_fixed, for good."""
     pid_kp: float = 0.5
     """PID: gain of the averaged error, in units of 10 cost."""
     pid_ki: float = 0.02
@@ -219,7 +226,7 @@ CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.t
 def validate(config: Config) -> None:
     """Raise a ValueError that names the first setting that is out of range or does not fit the others."""
     integer, real, inf = numbers.Integral, numbers.Real, math.inf
-    counts = "total_steps num_envs num_steps num_epochs num_minibatches updates_per_chunk hidden_sizes"
+    counts = "total_steps num_envs num_groups num_steps num_epochs num_minibatches updates_per_chunk hidden_sizes"
     _check(config, counts, integer, 1, inf, "a positive integer")
     _check(config, "eval_episodes video_steps", integer, 0, inf, "zero or a positive integer")
     _check(config, "seeds", integer, 0, 2**32 - 1, "an integer from 0 to 2**32 - 1")
@@ -230,6 +237,7 @@ def validate(config: Config) -> None:
     _check(config, gains, real, 0, inf, "zero or a positive number")
     if not isinstance(config.normalize_obs, bool):
         raise ValueError(f"normalize_obs must be True or False, got {config.normalize_obs!r}")
+    choose("algorithm", config.algorithm, ALGORITHMS)
     choose("multiplier law", config.multiplier, LAWS)
     if config.multiplier == "adam" and config.multiplier_init == 0:
         raise ValueError("multiplier_init must be a positive number with the adam law, got 0")
@@ -239,10 +247,13 @@ def validate(config: Config) -> None:
             raise ValueError(f"{field} needs at least one value and no repeats, got {values}")
     if not config.hidden_sizes:
         raise ValueError("hidden_sizes needs at least one layer, for example 64 64")
-    if config.batch_size % config.num_minibatches:
+    if config.num_envs % config.num_groups:
+        raise ValueError(f"num_groups={config.num_groups} does not divide num_envs={config.num_envs}")
+    share = config.batch_size // config.num_groups
+    if share % config.num_minibatches:
         raise ValueError(
-            f"num_minibatches={config.num_minibatches} does not divide the batch of num_envs x num_steps = "
-            f"{config.num_envs} x {config.num_steps} = {config.batch_size} steps"
+            f"num_minibatches={config.num_minibatches} does not divide the batch of num_envs x num_steps / num_groups "
+            f"= {config.num_envs} x {config.num_steps} / {config.num_groups} = {share} steps"
         )
     if config.total_steps < config.batch_size:
         raise ValueError(

@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from agents import networks, normalizer
-from agents.ppo_lagrangian import TrainState
+from agents.loop import TrainState
 
 FILE = "policy.npz"
 

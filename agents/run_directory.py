@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents.config import Config
-from agents.ppo_lagrangian import METRICS
+from agents.loop import METRICS
 
 PARTIAL = ".partial"  # of a file that was being written when the process died
 CONFIG, METRICS_FILE, TIMING = "config.json", "metrics.jsonl", "timing.jsonl"

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 import mjx_safety
 from agents import evaluation, hosts, loggers, policy, run_directory
 from agents.checkpoint import Checkpoints
 from agents.config import Config, label, preset, slug, validate
+from agents.loop import Trainer, TrainState, make_fleet
+from agents.mesh import AGENT, STATE, compile_on, make_mesh, place
 from agents.plots import plot_curves
 from agents.policy import Policy
-from agents.ppo_lagrangian import PPOLagrangian, TrainState, make_fleet
 from agents.progress import Reporter
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Run:
     task: str | None
     config: Config
     run_dir: Path
+    mesh: Mesh
     loggers: tuple[str, ...]
 
 
@@ -67,6 +70,7 @@ def train(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    devices: int | None = None,
     tensorboard: bool = False,
     wandb: bool = False,
     progress: bool = True,
@@ -77,7 +81,10 @@ def train(
         env: a registered id such as "PointGoal1", or an environment.
         config: settings; without any, those of the run to resume, else the preset for this machine (`agents.preset()`).
         run_dir: directory to write; runs/<task>-<time> without one.
-        resume: continue the run in `run_dir`; it ends with exactly the metrics of an uninterrupted one.
+        resume: continue the run in `run_dir`; it ends with exactly the metrics of an uninterrupted one, and on other
+            devices with the same to rounding.
+        devices: how many devices to use, of each process where there are several; all without one. After
+            `jax.distributed.initialize` every process makes the same call, and the first one writes the files.
         tensorboard: also write event files for TensorBoard, under RUN_DIR/tensorboard; needs tensorboardX.
         wandb: also log to Weights & Biases, one run per agent; needs wandb.
         progress: print progress and the evaluation.
@@ -90,7 +97,7 @@ def train(
         FloatingPointError: training diverged.
     """
     names = tuple(name for name, wanted in (("tensorboard", tensorboard), ("wandb", wandb)) if wanted)
-    return execute(prepare(env, config, run_dir, resume, names), progress)
+    return execute(prepare(env, config, run_dir, resume, devices, names), progress)
 
 
 def prepare(
@@ -98,6 +105,7 @@ def prepare(
     config: Config | None,
     run_dir: str | Path | None,
     resume: bool,
+    devices: int | None = None,
     logger_names: tuple[str, ...] = (),
 ) -> Run:
     """Everything that can be refused, before anything is compiled."""
@@ -109,6 +117,7 @@ def prepare(
             _, chosen = run_directory.read_config(Path(where))
         chosen = preset() if chosen is None else chosen
         validate(chosen)
+        _choose_mesh(chosen, devices)
         loggers.check(logger_names)
         if where is None:
             if resume:
@@ -123,7 +132,20 @@ def prepare(
         env = mjx_safety.make(env)
     if not all(hasattr(env, name) for name in ("reset", "step", "task", "observation_size", "action_size")):
         raise TypeError(f"env is {env!r}; it must be a task id such as 'PointGoal1', or an environment")
-    return Run(env, task, *hosts.on_first(open_run), logger_names)
+    config, where = hosts.on_first(open_run)
+    return Run(env, task, config, where, _choose_mesh(config, devices), logger_names)
+
+
+def _choose_mesh(config: Config, num_devices: int | None) -> Mesh:
+    devices = hosts.choose_devices(num_devices)
+    mesh = make_mesh(len(config.agents), config.num_groups, devices)
+    idle = {device.process_index for device in devices} - {device.process_index for device in mesh.devices.flat}
+    if idle:
+        raise ValueError(
+            f"{len(config.agents)} agents of {config.num_groups} groups fill {mesh.size} of {len(devices)} devices, "
+            f"which leaves whole hosts without work: train more agents, or raise num_groups"
+        )
+    return mesh
 
 
 def execute(run: Run, progress: bool) -> Result:
@@ -135,18 +157,17 @@ def execute(run: Run, progress: bool) -> Result:
 
 def _optimize(run: Run, progress: bool) -> TrainState:
     """Run all updates that are still to do; returns the final states [agents, ...]."""
-    config, run_dir = run.config, run.run_dir
-    algorithm = PPOLagrangian(mjx_safety.AutoReset(run.env, config.num_envs), config)
-    keys, hypers = make_fleet(config)
-    init = jax.vmap(algorithm.init)
-    chunk = jax.jit(algorithm.chunk, donate_argnums=0)
+    config, run_dir, mesh = run.config, run.run_dir, run.mesh
+    fleet = make_fleet(config)
+    keys, hypers = place(mesh, (AGENT, AGENT), hosts.to_host(fleet), fleet)
+    init, chunk = compile_on(mesh, Trainer(run.env, config))
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints")))
         template = jax.eval_shape(init, keys, hypers)
         restored = checkpoints.restore_latest(template)
         done = 0 if restored is None else int(restored.num_updates[0])
-        states = jax.jit(init)(keys, hypers) if restored is None else _from_host(restored, template)
+        states = init(keys, hypers) if restored is None else place(mesh, STATE, restored, template)
         # Copies: outputs that share a buffer with each other or with an input cannot be donated.
         states = jax.tree.map(jnp.copy, states)
         log = stack.enter_context(Log(run, done, progress)) if hosts.is_first() else None
@@ -154,7 +175,7 @@ def _optimize(run: Run, progress: bool) -> TrainState:
         while done < config.num_updates:
             start, count = time.perf_counter(), min(config.updates_per_chunk, config.num_updates - done)
             states, metrics = chunk(states, hypers, jnp.int32(count))
-            metrics = jax.device_get(metrics)
+            metrics = hosts.to_host(metrics)
             seconds = time.perf_counter() - start
             # Rows first: whatever moment the process dies at, no checkpoint is ahead of the metrics.
             rows = log.write(done, count, metrics) if log else []
@@ -201,13 +222,6 @@ class Log:
         speed = count * self._config.batch_size * num_agents / seconds
         run_directory.append_rows(self._timing, [{"update": done, "seconds": seconds, "steps_per_second": speed}])
         self._reporter.show(rows[-num_agents:], speed)
-
-
-def _from_host(arrays: Any, template: Any) -> Any:
-    def leaf(like: Any, x: np.ndarray) -> jax.Array:
-        return jax.random.wrap_key_data(jnp.array(x)) if hosts.is_key(like) else jnp.array(x)
-
-    return jax.tree.map(leaf, template, arrays)
 
 
 def _stop_if_diverged(

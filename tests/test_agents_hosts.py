@@ -65,6 +65,7 @@ def assert_same(run_dir: Path, reference: Path) -> None:
         np.testing.assert_allclose(array, np.load(reference / "policy.npz")[name], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(alone, tmp_path):
     """Both work on the same agent, and only the first one writes: the second one's directory is never made."""
     with socket.socket() as free:
@@ -78,6 +79,7 @@ def test_two_processes_give_what_one_gives(alone, tmp_path):
     assert_same(tmp_path / "run0", alone["shared"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_run_killed_on_two_devices_ends_the_same_on_one(alone, tmp_path, name):
     """What two devices did before the kill is in the metrics too."""

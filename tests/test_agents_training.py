@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import agents
-import mjx_safety
 from agents import networks, normalizer
 from agents.checkpoint import Checkpoints
-from agents.ppo_lagrangian import METRICS, PPOLagrangian, make_fleet
+from agents.loop import METRICS, Trainer, make_fleet
+from agents.mesh import compile_on, make_mesh
 from agents.progress import Reporter
 from tests.test_readme import BLOCKS as README_BLOCKS
 from tests.toy_env import ToyEnv, ToyTask
@@ -43,20 +44,25 @@ SMALL = agents.preset(
 )
 
 
-def make_algorithm(config: agents.Config, **task) -> PPOLagrangian:
-    return PPOLagrangian(mjx_safety.AutoReset(ToyEnv(ToyTask(**task)), config.num_envs), config)
-
-
 @functools.cache
 def compiled(config: agents.Config, **task):
-    algorithm = make_algorithm(config, **task)
+    """The trainer's parts, compiled for one device."""
+    trainer = Trainer(ToyEnv(ToyTask(**task)), config)
     return types.SimpleNamespace(
-        **{name: jax.jit(getattr(algorithm, name)) for name in ("init", "update", "_act", "_evaluate")}
+        **{name: on_one_device(getattr(trainer, name)) for name in ("init", "update", "_act", "_estimate")}
+    )
+
+
+def on_one_device(function):
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=make_mesh(1, 1), in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+        )
     )
 
 
 def start(config: agents.Config = SMALL, **task):
-    """The algorithm's compiled parts, its single agent's initial state and settings."""
+    """The trainer's compiled parts, its single agent's initial state and settings."""
     keys, hypers = make_fleet(config)
     hyper = jax.tree.map(lambda x: x[0], hypers)
     return compiled(config, **task), compiled(config, **task).init(keys[0], hyper), hyper
@@ -79,13 +85,14 @@ def metrics_text(run_dir: Path) -> str:
 def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
     """Cost estimates use this update's batch alone, and no episode's total leaks into the next one."""
     length = 20  # an episode spans updates, and an update spans episode ends
-    algorithm, state, hyper = start(num_steps=length, terminate_at_goal=terminate)
+    trainer, state, hyper = start(num_steps=length, terminate_at_goal=terminate)
     totals, lengths = np.zeros((3, SMALL.num_envs)), np.zeros(SMALL.num_envs, int)
     counted, total_cost = 0, 0.0
     for number in range(1, 7):
-        _, steps = algorithm._act(state, jax.random.split(state.key, 3)[1])
-        state, metrics = algorithm.update(state, hyper)
+        _, steps = trainer._act(state, jax.random.split(state.key, 3)[1])
+        state, metrics = trainer.update(state, hyper)
         finished = []
+        steps = jax.tree.map(lambda x: x[:, 0], steps)  # the one group
         for t in range(SMALL.num_steps):
             totals += [steps.reward[t], steps.cost[t], steps.goal_met[t]]
             lengths += 1
@@ -106,10 +113,10 @@ def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
 
 
 def test_multiplier_follows_the_estimate_of_its_own_update():
-    algorithm, state, hyper = start()
+    trainer, state, hyper = start()
     for _ in range(3):
         error, integral = state.multiplier.error, state.multiplier.integral
-        state, metrics = algorithm.update(state, hyper)
+        state, metrics = trainer.update(state, hyper)
         dt = SMALL.batch_size / 32_768
         violation = (metrics["cost_estimate"] - 5.0) / 10.0
         np.testing.assert_allclose(state.multiplier.integral, integral + 0.02 * violation * dt, rtol=1e-5)
@@ -118,22 +125,22 @@ def test_multiplier_follows_the_estimate_of_its_own_update():
 
 
 def test_first_batch_is_normalised_by_nothing_and_then_by_what_was_seen():
-    algorithm, state, hyper = start()
-    _, rollout = algorithm._act(state, jax.random.split(state.key, 3)[1])
-    after, _ = algorithm.update(state, hyper)
+    trainer, state, hyper = start()
+    _, rollout = trainer._act(state, jax.random.split(state.key, 3)[1])
+    after, _ = trainer.update(state, hyper)
     assert state.normalizer.count == 0
-    np.testing.assert_allclose(after.normalizer.mean, np.mean(rollout.obs, (0, 1)), atol=1e-5)
-    np.testing.assert_allclose(after.normalizer.var, np.var(rollout.obs, (0, 1)), atol=1e-5)
+    np.testing.assert_allclose(after.normalizer.mean, np.mean(rollout.obs, (0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(after.normalizer.var, np.var(rollout.obs, (0, 1, 2)), atol=1e-5)
     plain = dataclasses.replace(SMALL, normalize_obs=False)
-    algorithm, state, hyper = start(plain)
-    after, _ = algorithm.update(state, hyper)
+    trainer, state, hyper = start(plain)
+    after, _ = trainer.update(state, hyper)
     assert after.normalizer.count == 0
 
 
 def test_advantages_bootstrap_from_the_observation_before_the_reset():
-    algorithm, state, hyper = start(num_steps=4)
-    _, rollout = algorithm._act(state, jax.random.key(1))
-    batch, _ = algorithm._evaluate(state, rollout, hyper)
+    trainer, state, hyper = start(num_steps=4)
+    _, rollout = trainer._act(state, jax.random.key(1))
+    batch, _ = trainer._estimate(state, rollout, hyper)
     stats = state.normalizer
     values, next_values = (
         networks.mlp(state.params["cost_value"], normalizer.normalize(obs, stats.mean, stats.std))[..., 0]
@@ -160,15 +167,15 @@ def largest_change(before, after) -> float:
 @pytest.mark.parametrize(("target_kl", "steps"), [(1e-12, 1), (1e12, 8)])
 def test_kl_mask_freezes_the_policy_but_not_the_critics(target_kl, steps):
     config = dataclasses.replace(SMALL, target_kl=target_kl)
-    algorithm, state, hyper = start(config)
-    after, metrics = algorithm.update(state, hyper)
+    trainer, state, hyper = start(config)
+    after, metrics = trainer.update(state, hyper)
     assert metrics["stop_index"] == steps  # the first step is taken at a divergence of zero
     policy, value = (largest_change(state.params[name], after.params[name]) for name in ("policy", "value"))
     assert policy > 0.5 * config.lr
     assert (policy < 1.01 * config.lr) == (steps == 1)  # one step of Adam moves no weight further
     assert value > 2 * config.critic_lr
-    assert after.opt_state["policy"][1].count == steps
-    assert after.opt_state["value"][1].count == 8
+    assert after.opt_state["policy"].count == steps
+    assert after.opt_state["value"].count == 8
 
 
 def test_learns_and_keeps_the_limit(tmp_path):
@@ -203,9 +210,9 @@ def test_learns_and_keeps_the_limit(tmp_path):
 
 
 def test_fleet_equals_single_runs(tmp_path):
-    algorithm = make_algorithm(SMALL)
+    trainer = Trainer(ToyEnv(), SMALL)
     keys, hypers = make_fleet(dataclasses.replace(SMALL, seeds=(0, 7), cost_limits=(5.0, 10.0)))
-    init, update = jax.jit(jax.vmap(algorithm.init)), jax.jit(jax.vmap(algorithm.update))
+    init, update = on_one_device(jax.vmap(trainer.init)), on_one_device(jax.vmap(trainer.update))
     fleet, log = init(keys, hypers), []
     for _ in range(3):
         fleet, metrics = update(fleet, hypers)
@@ -223,16 +230,16 @@ def test_fleet_equals_single_runs(tmp_path):
 
 
 def test_chunk_is_traced_once():
-    algorithm = make_algorithm(SMALL)
     traces = []
 
-    def counted(*args):
-        traces.append(1)
-        return algorithm.chunk(*args)
+    class Counted(Trainer):
+        def chunk(self, *args):
+            traces.append(1)
+            return super().chunk(*args)
 
     keys, hypers = make_fleet(SMALL)
-    chunk = jax.jit(counted)
-    states, metrics = chunk(jax.jit(jax.vmap(algorithm.init))(keys, hypers), hypers, jnp.int32(2))
+    init, chunk = compile_on(make_mesh(1, 1), Counted(ToyEnv(), SMALL))
+    states, metrics = chunk(jax.tree.map(jnp.copy, init(keys, hypers)), hypers, jnp.int32(2))
     assert set(metrics) == set(METRICS)
     chunk(states, hypers, jnp.int32(1))
     assert len(traces) == 1
@@ -386,9 +393,8 @@ def test_loaded_policy_is_the_trained_one(tmp_path):
     numpy_act = names["act"]
     config = dataclasses.replace(SMALL, seeds=(0, 7), total_steps=3 * SMALL.batch_size)
     result = agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
-    algorithm = make_algorithm(config)
     keys, hypers = make_fleet(config)
-    template = jax.eval_shape(jax.vmap(algorithm.init), keys, hypers)
+    template = jax.eval_shape(compile_on(make_mesh(1, 1), Trainer(ToyEnv(), config)).init, keys, hypers)
     trained = Checkpoints(result.run_dir / "checkpoints").restore_latest(template)
     obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     key = jax.random.key(3)

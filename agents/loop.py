@@ -1,13 +1,17 @@
-"""PPO with a Lagrange multiplier on episode cost (Ray, Achiam and Amodei 2019), compiled as a whole.
+"""The training loop that all algorithms share, compiled as a whole.
 
-One update is: act for `num_steps` in `num_envs` environments, estimate advantages of reward and cost, move the
-multiplier, then take minibatch gradient steps on the policy and both critics. `chunk` runs many updates of many
-agents in one call. Read `update` first.
+One update is: act for `num_steps` in `num_envs` environments, estimate advantages of reward and cost, measure how the
+constraint stands and move the multiplier, then learn: minibatch gradient steps on the policy and both critics. What an
+algorithm does differently is its row of `agents.algorithms.ALGORITHMS`. Read `Trainer.update` first.
+
+Everything here runs inside the mesh axis `agents.reduce.AXIS` (see `agents.mesh`). An agent's environments come in
+`config.num_groups` groups, and a device holds whole groups. Random numbers belong to a group, not to a device, and
+every minibatch takes the same share of every group: results do not depend on the number of devices, up to rounding.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -15,12 +19,15 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from agents import lagrange, networks, normalizer
+from agents import lagrange, networks, normalizer, reduce
+from agents.algorithms import ALGORITHMS
+from agents.algorithms.base import Constraint, Samples
 from agents.config import Config
 from agents.gae import gae
+from mjx_safety import AutoReset
 
 if TYPE_CHECKING:
-    from mjx_safety import AutoReset
+    from mjx_safety import Env
 
 Metrics = dict[str, jax.Array]
 
@@ -39,6 +46,7 @@ class Hyper:
     cost_limit: jax.Array
     lr: jax.Array
     critic_lr: jax.Array
+    max_grad_norm: jax.Array
     clip_eps: jax.Array
     gamma: jax.Array
     gae_lambda: jax.Array
@@ -54,8 +62,9 @@ class Hyper:
     @classmethod
     def from_config(cls, config: Config, agent: Mapping[str, float]) -> "Hyper":
         """The settings of one agent: its own, such as "cost_limit", and the run's where it has none."""
-        names = (field.name for field in dataclasses.fields(cls))
-        return cls(**{name: jnp.float32(agent[name] if name in agent else getattr(config, name)) for name in names})
+        names = [field.name for field in dataclasses.fields(cls)]
+        values = {name: agent[name] if name in agent else getattr(config, name) for name in names}
+        return cls(**{name: jnp.float32(math.inf if value is None else value) for name, value in values.items()})
 
 
 @struct.dataclass
@@ -67,7 +76,7 @@ class TrainState:
         opt_state: Adam's state under the same names.
         normalizer: running observation statistics.
         multiplier: state of the multiplier's law.
-        env: the environments, [num_envs, ...] leaves.
+        env: the environments, [groups, envs_per_group, ...] leaves.
         cost_rate: float32 []; mean cost per environment step since the start (Ray et al. 2019, section 4.3).
         num_updates: int32 []; updates done.
         key: typed random key.
@@ -84,7 +93,7 @@ class TrainState:
 
 
 class Rollout(NamedTuple):
-    """What acting yields, [num_steps, num_envs, ...]."""
+    """What acting yields, [num_steps, groups, envs_per_group, ...]."""
 
     obs: jax.Array
     final_obs: jax.Array
@@ -100,7 +109,7 @@ class Rollout(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What learning needs, [blocks, samples, ...]; minibatches are made of whole blocks."""
+    """What learning needs, [blocks, groups, samples, ...]; minibatches are made of whole blocks."""
 
     obs: jax.Array
     action: jax.Array
@@ -113,28 +122,32 @@ class Batch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PPOLagrangian:
-    """The algorithm on one kind of environment.
+class Trainer:
+    """The loop with one algorithm on one kind of environment.
 
     Attributes:
-        venv: auto-resetting environments of width `config.num_envs`.
-        config: static sizes and counts; continuous settings come in through `Hyper`.
+        env: a single environment.
+        config: static sizes and counts, and the algorithm's name; continuous settings come in through `Hyper`.
     """
 
-    venv: "AutoReset"
+    env: "Env"
     config: Config
 
     def init(self, key: jax.Array, hyper: Hyper) -> TrainState:
         """A fresh agent, its environments spread over the phases of their first episode."""
         key, net_key, env_key = jax.random.split(key, 3)
-        env = self.venv.env
+        groups, env = self._groups(), self.env
         params = networks.init_params(net_key, env.observation_size, env.action_size, self.config.hidden_sizes)
+
+        def begin(group: jax.Array) -> Any:
+            return self._venv.reset(jax.random.fold_in(env_key, group), stagger=True)
+
         return TrainState(
             params=params,
-            opt_state={name: self._optimizer.init(net) for name, net in params.items()},
+            opt_state={name: _adam.init(net) for name, net in params.items()},
             normalizer=normalizer.init(env.observation_size),
-            multiplier=self._law[0](hyper),
-            env=self.venv.reset(env_key, stagger=True),
+            multiplier=self._law.init(hyper),
+            env=_batched(begin, len(groups))(groups),
             cost_rate=jnp.float32(0.0),
             num_updates=jnp.int32(0),
             key=key,
@@ -144,45 +157,33 @@ class PPOLagrangian:
         """One update of one agent; metrics are float32 [] under the names in METRICS."""
         key, act_key, learn_key = jax.random.split(state.key, 3)
         env, rollout = self._act(state, act_key)
-
-        # Episodes last num_steps whatever happens in them, and the environments are spread over their phases: the
-        # mean cost of this batch, times that length, is the current policy's episode cost without any lag.
-        episode_cost = self.venv.env.task.num_steps * jnp.mean(rollout.cost)
-        multiplier = self._law[1](state.multiplier, episode_cost, self.config.batch_size, hyper)
-
-        batch, explained = self._evaluate(state, rollout, hyper)
-        params, opt_state, losses = self._learn(state, batch, multiplier.multiplier, hyper, learn_key)
+        batch, explained = self._estimate(state, rollout, hyper)
+        cost, multiplier, constraint = self._measure(state, rollout, hyper)
+        params, opt_state, losses = self._learn(state, batch, constraint, hyper, learn_key)
 
         num_updates = state.num_updates + 1
-        cost_rate = state.cost_rate + (jnp.mean(rollout.cost) - state.cost_rate) / num_updates.astype(jnp.float32)
         state = TrainState(
             params=params,
             opt_state=opt_state,
-            normalizer=(
-                normalizer.update(state.normalizer, rollout.obs) if self.config.normalize_obs else state.normalizer
-            ),
+            normalizer=self._see(state.normalizer, rollout.obs),
             multiplier=multiplier,
             env=env,
-            cost_rate=cost_rate,
+            cost_rate=state.cost_rate + (cost - state.cost_rate) / num_updates.astype(jnp.float32),
             num_updates=num_updates,
             key=key,
         )
-        episode_return, episode_cost_total, episode_goals = (
-            jnp.sum(jnp.where(rollout.finished, total, jnp.zeros_like(total))).astype(jnp.float32)
-            for total in rollout.episode
-        )
+        reward, horizon = reduce.mean(rollout.reward), self.env.task.num_steps
+        episodes = [jnp.where(rollout.finished, total.astype(jnp.float32), 0.0) for total in rollout.episode]
         metrics = {
-            "episodes": jnp.sum(rollout.finished).astype(jnp.float32),
-            "episode_return": episode_return,
-            "episode_cost": episode_cost_total,
-            "episode_goals": episode_goals,
-            "reward_mean": jnp.mean(rollout.reward),
-            "cost_mean": jnp.mean(rollout.cost),
-            "goal_mean": jnp.mean(rollout.goal_met.astype(jnp.float32)),
-            "cost_rate": cost_rate,
-            "return_estimate": self.venv.env.task.num_steps * jnp.mean(rollout.reward),
-            "cost_estimate": episode_cost,
-            "multiplier": multiplier.multiplier,
+            "episodes": reduce.total(rollout.finished),
+            **dict(zip(("episode_return", "episode_cost", "episode_goals"), map(reduce.total, episodes), strict=True)),
+            "reward_mean": reward,
+            "cost_mean": cost,
+            "goal_mean": reduce.mean(rollout.goal_met.astype(jnp.float32)),
+            "cost_rate": state.cost_rate,
+            "return_estimate": horizon * reward,
+            "cost_estimate": horizon * cost,
+            "multiplier": constraint.multiplier,
             **explained,
             **losses,
         }
@@ -203,7 +204,7 @@ class PPOLagrangian:
             The states and metrics of float32 [updates_per_chunk, agents], rows past `num_updates` zero.
         """
         num_agents = len(hypers.lr)
-        update = jax.vmap(self.update) if num_agents > 1 else _without_agent_axis(self.update)
+        update = _batched(self.update, num_agents)
 
         def body(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             states, log = carry
@@ -215,15 +216,13 @@ class PPOLagrangian:
 
     def _act(self, state: TrainState, key: jax.Array) -> tuple[Any, Rollout]:
         """Step the environments under the current policy."""
-        policy, stats, episode_steps = state.params["policy"], state.normalizer, self.venv.env.task.num_steps
-        noise = jax.random.normal(
-            key, (self.config.num_steps, self.config.num_envs, self.venv.env.action_size), jnp.float32
-        )
+        policy, stats, episode_steps = state.params["policy"], state.normalizer, self.env.task.num_steps
+        shape = self.config.num_steps, self._venv.num_envs, self.env.action_size
 
         def step(env: Any, noise: jax.Array) -> tuple[Any, Rollout]:
             mean = networks.mlp(policy["mean"], normalizer.normalize(env.obs, stats.mean, stats.std))
             action = mean + jnp.exp(policy["log_std"]) * noise
-            after = self.venv.step(env, action)
+            after = self._venv.step(env, action)
             # A staggered first episode began half-way through: its clock runs out early and its totals are partial.
             finished = after.terminated | (after.truncated & (after.episode_length == episode_steps))
             return after, Rollout(
@@ -240,93 +239,115 @@ class PPOLagrangian:
                 episode=(after.episode_return, after.episode_cost, after.episode_goals),
             )
 
-        return jax.lax.scan(step, state.env, noise)
+        def act(group: jax.Array, env: Any) -> tuple[Any, Rollout]:
+            noise = jax.random.normal(jax.random.fold_in(key, group), shape, jnp.float32)
+            return jax.lax.scan(step, env, noise)
 
-    def _evaluate(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[Batch, Metrics]:
+        groups = self._groups()
+        return _batched(act, len(groups), out_axes=(0, 1))(groups, state.env)
+
+    def _estimate(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[Batch, Metrics]:
         """Advantages and targets, all under the parameters and statistics that acted."""
         stats = state.normalizer
         obs = normalizer.normalize(rollout.obs, stats.mean, stats.std)
         final_obs = normalizer.normalize(rollout.final_obs, stats.mean, stats.std)
 
-        def advantages(name: str, signal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def advantages(name: str, signal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
             values, next_values = (networks.mlp(state.params[name], x)[..., 0] for x in (obs, final_obs))
             ends = rollout.terminated, rollout.truncated
             advantage = gae(signal, values, next_values, *ends, hyper.gamma, hyper.gae_lambda)
             target = advantage + values
-            return advantage, target, 1.0 - jnp.var(advantage) / (jnp.var(target) + 1e-8)
+            mean, variance = reduce.moments(advantage)
+            explained = 1.0 - variance / (reduce.moments(target)[1] + 1e-8)
+            return advantage - mean, jnp.sqrt(variance), target, explained
 
-        advantage, target, explained = advantages("value", rollout.reward)
-        cost_advantage, cost_target, cost_explained = advantages("cost_value", rollout.cost)
+        advantage, spread, target, explained = advantages("value", rollout.reward)
+        # Costs are centred only: dividing by their spread would turn the noise of a nearly safe policy into a signal,
+        # and the multiplier would no longer be a price per unit of cost.
+        cost_advantage, _, cost_target, cost_explained = advantages("cost_value", rollout.cost)
         batch = Batch(
             obs=obs,
             action=rollout.action,
             mean=rollout.mean,
             log_prob=networks.log_prob(rollout.mean, state.params["policy"]["log_std"], rollout.action),
-            advantage=(advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8),
-            # Centred only: dividing by its spread would turn the noise of a nearly safe policy into a signal, and
-            # the multiplier would no longer be a price per unit of cost.
-            cost_advantage=cost_advantage - jnp.mean(cost_advantage),
+            advantage=advantage / (spread + 1e-8),
+            cost_advantage=cost_advantage,
             target=target,
             cost_target=cost_target,
         )
         # Shuffling single samples would take a sixth of an update on a CPU. Blocks are one step of many environments,
         # which are independent of each other; the smallest number of blocks that the minibatches can share.
-        config = self.config
-        num_blocks = math.lcm(config.num_steps, config.num_minibatches)
-        blocks = jax.tree.map(lambda x: x.reshape(num_blocks, -1, *x.shape[2:]), batch)
+        num_blocks = math.lcm(self.config.num_steps, self.config.num_minibatches)
+
+        def split(x: jax.Array) -> jax.Array:
+            return x.reshape(num_blocks, -1, *x.shape[2:])
+
+        blocks = jax.tree.map(_batched(split, rollout.reward.shape[1], in_axes=1, out_axes=1), batch)
         return blocks, {"explained_variance": explained, "cost_explained_variance": cost_explained}
 
+    def _measure(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, Any, Constraint]:
+        """Mean cost of a step, the multiplier's next state, and what the algorithm is told of both.
+
+        Episodes last as long whatever happens in them, and the environments are spread over their phases: the mean
+        cost of this batch, times that length, is the current policy's episode cost without any lag.
+        """
+        cost, horizon = reduce.mean(rollout.cost), self.env.task.num_steps
+        multiplier = self._law.update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
+        return cost, multiplier, Constraint(horizon * cost - hyper.cost_limit, multiplier.multiplier, horizon)
+
     def _learn(
-        self, state: TrainState, batch: Batch, multiplier: jax.Array, hyper: Hyper, key: jax.Array
+        self, state: TrainState, batch: Batch, constraint: Constraint, hyper: Hyper, key: jax.Array
     ) -> tuple[dict, dict, Metrics]:
         """Minibatch gradient steps; the policy freezes once it has moved target_kl away."""
-        config = self.config
+        config, objective = self.config, ALGORITHMS[self.config.algorithm].objective
         old_log_std = state.params["policy"]["log_std"]
 
         def loss(params: dict, batch: Batch) -> tuple[jax.Array, Metrics]:
             mean, log_std = networks.mlp(params["policy"]["mean"], batch.obs), params["policy"]["log_std"]
-            log_ratio = networks.log_prob(mean, log_std, batch.action) - batch.log_prob
-            ratio = jnp.exp(log_ratio)
-            clipped = jnp.clip(ratio, 1.0 - hyper.clip_eps, 1.0 + hyper.clip_eps)
-            surrogate = jnp.mean(jnp.minimum(ratio * batch.advantage, clipped * batch.advantage))
-            cost_surrogate = jnp.mean(ratio * batch.cost_advantage)
+            ratio = jnp.exp(networks.log_prob(mean, log_std, batch.action) - batch.log_prob)
+            kl = networks.kl_divergence(mean, log_std, batch.mean, old_log_std)
             entropy = networks.entropy(log_std)
-            policy_loss = -(surrogate - multiplier * cost_surrogate) / (1.0 + multiplier)
 
             def value_loss(name: str, target: jax.Array) -> jax.Array:
                 return 0.5 * jnp.mean(jnp.square(networks.mlp(params[name], batch.obs)[..., 0] - target))
 
             losses = {
-                "policy_loss": policy_loss,
+                "policy_loss": objective(Samples(ratio, kl, batch.advantage, batch.cost_advantage), constraint, hyper),
                 "value_loss": value_loss("value", batch.target),
                 "cost_value_loss": value_loss("cost_value", batch.cost_target),
             }
             total = sum(losses.values()) - hyper.entropy_coef * entropy
             return total, losses | {
-                "kl": jnp.mean(networks.kl_divergence(mean, log_std, batch.mean, old_log_std)),
+                "kl": jnp.mean(kl),
                 "clip_fraction": jnp.mean((jnp.abs(ratio - 1.0) > hyper.clip_eps).astype(jnp.float32)),
                 "entropy": entropy,
             }
 
         def minibatch(carry: tuple[dict, dict, jax.Array], batch: Batch) -> tuple[tuple, Metrics]:
             params, opt_state, active = carry
-            grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+            grads, metrics = reduce.average(jax.grad(loss, has_aux=True)(params, batch))
             active &= metrics["kl"] <= hyper.target_kl
-            stepped = {}
-            for name, grad in grads.items():
-                with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by integer step counts
-                    direction, stepped_opt = self._optimizer.update(grad, opt_state[name])
-                lr = hyper.lr if name == "policy" else hyper.critic_lr
-                stepped[name] = jax.tree.map(lambda p, d, lr=lr: p - lr * d, params[name], direction), stepped_opt
+            stepped = {
+                name: _descend(
+                    params[name], opt_state[name], grad, hyper.lr if name == "policy" else hyper.critic_lr, hyper
+                )
+                for name, grad in grads.items()
+            }
             frozen = params["policy"], opt_state["policy"]
             stepped["policy"] = jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped["policy"], frozen)
             params = {name: net for name, (net, _) in stepped.items()}
             opt_state = {name: opt for name, (_, opt) in stepped.items()}
             return (params, opt_state, active), metrics | {"stop_index": active.astype(jnp.float32)}
 
+        groups = self._groups()
+
         def epoch(carry: tuple[dict, dict, jax.Array], key: jax.Array) -> tuple[tuple, Metrics]:
-            order = jax.random.permutation(key, len(batch.obs))
-            minibatches = jax.tree.map(lambda x: x[order].reshape(config.num_minibatches, -1, *x.shape[2:]), batch)
+            def shuffle(group: jax.Array, batch: Batch) -> Batch:
+                order = jax.random.permutation(jax.random.fold_in(key, group), len(batch.obs))
+                return jax.tree.map(lambda x: x[order], batch)
+
+            shuffled = _batched(shuffle, len(groups), in_axes=(0, 1), out_axes=1)(groups, batch)
+            minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[3:]), shuffled)
             return jax.lax.scan(minibatch, carry, minibatches)
 
         carry = state.params, state.opt_state, jnp.bool_(True)
@@ -336,17 +357,25 @@ class PPOLagrangian:
         losses["stop_index"] = jnp.sum(metrics["stop_index"])  # gradient steps the policy took
         return params, opt_state, losses
 
-    @property
-    def _optimizer(self) -> optax.GradientTransformation:
-        """Adam without its step size, which is a leaf of `Hyper`."""
-        norm = self.config.max_grad_norm
-        return optax.chain(
-            optax.identity() if norm is None else optax.clip_by_global_norm(norm), optax.scale_by_adam(eps=1e-5)
-        )
+    def _see(self, stats: normalizer.Normalizer, obs: jax.Array) -> normalizer.Normalizer:
+        if not self.config.normalize_obs:
+            return stats
+        axes = tuple(range(obs.ndim - 1))
+        return normalizer.merge(stats, jnp.float32(self.config.batch_size), *reduce.moments(obs, axes))
+
+    def _groups(self) -> jax.Array:
+        """Which of the agent's groups of environments this device holds, int32 [groups]."""
+        here = self.config.num_groups // jax.lax.axis_size(reduce.AXIS)
+        return jax.lax.axis_index(reduce.AXIS) * here + jnp.arange(here, dtype=jnp.int32)
 
     @property
-    def _law(self) -> tuple:
-        return lagrange.LAWS[self.config.multiplier]
+    def _venv(self) -> AutoReset:
+        """One group of environments."""
+        return AutoReset(self.env, self.config.num_envs // self.config.num_groups)
+
+    @property
+    def _law(self) -> lagrange.Law:
+        return ALGORITHMS[self.config.algorithm].law or lagrange.LAWS[self.config.multiplier]
 
 
 def make_fleet(config: Config) -> tuple[jax.Array, Hyper]:
@@ -356,11 +385,31 @@ def make_fleet(config: Config) -> tuple[jax.Array, Hyper]:
     return keys, jax.tree.map(lambda *leaves: jnp.stack(leaves), *hypers)
 
 
-def _without_agent_axis(update):
-    """vmap over an axis of length one, without the cost of batched operations."""
+_adam = optax.scale_by_adam(eps=1e-5)
 
-    def single(state: TrainState, hyper: Hyper) -> tuple[TrainState, Metrics]:
-        state, hyper = jax.tree.map(lambda x: x[0], (state, hyper))
-        return jax.tree.map(lambda x: x[None], update(state, hyper))
+
+def _descend(params: Any, opt_state: Any, grad: Any, lr: jax.Array, hyper: Hyper) -> tuple[Any, Any]:
+    """One step of Adam on one network, its gradient clipped to `max_grad_norm`."""
+    scale = jnp.minimum(1.0, hyper.max_grad_norm / optax.tree.norm(grad))
+    with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by integer step counts
+        direction, opt_state = _adam.update(jax.tree.map(lambda g: scale * g, grad), opt_state)
+    return jax.tree.map(lambda p, d: p - lr * d, params, direction), opt_state
+
+
+def _batched(function: Callable, size: int, in_axes: Any = 0, out_axes: Any = 0) -> Callable:
+    """`jax.vmap` over axes of length `size`, without the cost of batched operations where that is one."""
+    if size > 1:
+        return jax.vmap(function, in_axes, out_axes)
+
+    def take(axis: int, tree: Any) -> Any:
+        return jax.tree.map(lambda x: x[(slice(None),) * axis + (0,)], tree)
+
+    def put(axis: int, tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.expand_dims(x, axis), tree)
+
+    def single(*args: Any) -> Any:
+        axes = (in_axes,) * len(args) if isinstance(in_axes, int) else in_axes
+        out = function(*map(take, axes, args))
+        return put(out_axes, out) if isinstance(out_axes, int) else tuple(map(put, out_axes, out))
 
     return single
