@@ -98,7 +98,7 @@ def evaluate_command(argv: Sequence[str] | None = None) -> int:
     except (ValueError, KeyError, OSError) as error:
         return _refuse(error)
     modes = ("deterministic",) if args.deterministic else evaluation.MODES
-    episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes)
+    episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes, config=config)
     write_evaluation(args.run_dir, task, config, policies, episodes, progress=True)
     return 0
 

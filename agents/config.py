@@ -13,6 +13,7 @@ import tyro
 
 from agents.algorithms import ALGORITHMS
 from agents.lagrange import LAWS
+from agents.wrappers import Saute
 
 Sweep = tuple[tuple[str, tuple[float, ...]], ...]  # ((setting, its values), ...)
 
@@ -84,9 +85,10 @@ class Config:
     clip_eps: float = 0.2
     """PPO's clipping range of the probability ratio."""
     target_kl: float = 0.015
-    """The policy stops learning for the rest of the update once KL(new || old) passes this."""
+    """Size of the policy's move per update: trust region algorithms go up to this KL(new || old), the others stop
+    learning for the rest of the update once they have passed it."""
     entropy_coef: float = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus; trust region algorithms have none."""
     normalize_obs: bool = True
     """Scale observations by their running mean and standard deviation."""
 
@@ -104,6 +106,15 @@ class Config:
     """PID: decay of the averaged error over 32,768 environment steps."""
     dual_lr: float = 0.05
     """Adam law: step of the raw multiplier per 30,000 environment steps."""
+
+    focops_temperature: float = 1.5
+    """focops: weight of the divergence beside the advantage."""
+    crpo_tolerance: float = 0.0
+    """crpo: cost above the limit that is not acted on yet."""
+    p3o_kappa: float = 20.0
+    """p3o: slope of the penalty."""
+    unsafe_reward: float = -1.0
+    """..._saute: what a step is worth once the budget is spent."""
 
     updates_per_chunk: int = 5
     """Updates per compiled call; after each call metrics are written and the state is saved. No effect on results."""
@@ -230,17 +241,22 @@ def validate(config: Config) -> None:
     _check(config, counts, integer, 1, inf, "a positive integer")
     _check(config, "eval_episodes video_steps", integer, 0, inf, "zero or a positive integer")
     _check(config, "seeds", integer, 0, 2**32 - 1, "an integer from 0 to 2**32 - 1")
-    positive = "lr critic_lr clip_eps target_kl" + (" max_grad_norm" if config.max_grad_norm is not None else "")
+    positive = "lr critic_lr clip_eps target_kl focops_temperature" + (
+        " max_grad_norm" if config.max_grad_norm is not None else ""
+    )
     _check(config, positive, real, 0, inf, "a positive number", open_low=True)
     _check(config, "gamma gae_lambda pid_ema", real, 0, 1, "a number from 0 to 1")
-    gains = "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr cost_limits"
+    gains = "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr crpo_tolerance p3o_kappa cost_limits"
     _check(config, gains, real, 0, inf, "zero or a positive number")
+    _check(config, "unsafe_reward", real, -inf, inf, "a finite number")
     if not isinstance(config.normalize_obs, bool):
         raise ValueError(f"normalize_obs must be True or False, got {config.normalize_obs!r}")
     choose("algorithm", config.algorithm, ALGORITHMS)
     choose("multiplier law", config.multiplier, LAWS)
     if config.multiplier == "adam" and config.multiplier_init == 0:
         raise ValueError("multiplier_init must be a positive number with the adam law, got 0")
+    if ALGORITHMS[config.algorithm].wrapper is Saute and 0 in config.cost_limits:
+        raise ValueError(f"cost_limits must be positive numbers with {config.algorithm}, got {config.cost_limits}")
     for field in ("seeds", "cost_limits"):
         values = getattr(config, field)
         if not values or len(set(values)) != len(values):

@@ -1,8 +1,9 @@
 """The training loop that all algorithms share, compiled as a whole.
 
 One update is: act for `num_steps` in `num_envs` environments, estimate advantages of reward and cost, measure how the
-constraint stands and move the multiplier, then learn: minibatch gradient steps on the policy and both critics. What an
-algorithm does differently is its row of `agents.algorithms.ALGORITHMS`. Read `Trainer.update` first.
+constraint stands and move the multiplier, then learn: minibatch gradient steps on the policy and both critics, or one
+step of the policy on the whole batch and minibatches for the critics alone. What an algorithm does differently is its
+row of `agents.algorithms.ALGORITHMS`. Read `Trainer.update` first.
 
 Everything here runs inside the mesh axis `agents.reduce.AXIS` (see `agents.mesh`). An agent's environments come in
 `config.num_groups` groups, and a device holds whole groups. Random numbers belong to a group, not to a device, and
@@ -21,7 +22,7 @@ from flax import struct
 
 from agents import lagrange, networks, normalizer, reduce
 from agents.algorithms import ALGORITHMS
-from agents.algorithms.base import Constraint, Samples
+from agents.algorithms.base import Algorithm, Constraint, Samples
 from agents.config import Config
 from agents.gae import gae
 from mjx_safety import AutoReset
@@ -58,6 +59,10 @@ class Hyper:
     pid_kd: jax.Array
     pid_ema: jax.Array
     dual_lr: jax.Array
+    focops_temperature: jax.Array
+    crpo_tolerance: jax.Array
+    p3o_kappa: jax.Array
+    unsafe_reward: jax.Array
 
     @classmethod
     def from_config(cls, config: Config, agent: Mapping[str, float]) -> "Hyper":
@@ -73,7 +78,7 @@ class TrainState:
 
     Attributes:
         params: networks "policy", "value" and "cost_value".
-        opt_state: Adam's state under the same names.
+        opt_state: Adam's state under the same names; none for a policy that takes trust region steps.
         normalizer: running observation statistics.
         multiplier: state of the multiplier's law.
         env: the environments, [groups, envs_per_group, ...] leaves.
@@ -136,15 +141,16 @@ class Trainer:
     def init(self, key: jax.Array, hyper: Hyper) -> TrainState:
         """A fresh agent, its environments spread over the phases of their first episode."""
         key, net_key, env_key = jax.random.split(key, 3)
-        groups, env = self._groups(), self.env
+        groups, venv = self._groups(), self._venv(hyper)
+        env = venv.env
         params = networks.init_params(net_key, env.observation_size, env.action_size, self.config.hidden_sizes)
 
         def begin(group: jax.Array) -> Any:
-            return self._venv.reset(jax.random.fold_in(env_key, group), stagger=True)
+            return venv.reset(jax.random.fold_in(env_key, group), stagger=True)
 
         return TrainState(
             params=params,
-            opt_state={name: _adam.init(net) for name, net in params.items()},
+            opt_state={name: _adam.init(net) for name, net in params.items() if name in self._descended},
             normalizer=normalizer.init(env.observation_size),
             multiplier=self._law.init(hyper),
             env=_batched(begin, len(groups))(groups),
@@ -156,7 +162,7 @@ class Trainer:
     def update(self, state: TrainState, hyper: Hyper) -> tuple[TrainState, Metrics]:
         """One update of one agent; metrics are float32 [] under the names in METRICS."""
         key, act_key, learn_key = jax.random.split(state.key, 3)
-        env, rollout = self._act(state, act_key)
+        env, rollout = self._act(state, hyper, act_key)
         batch, explained = self._estimate(state, rollout, hyper)
         cost, multiplier, constraint = self._measure(state, rollout, hyper)
         params, opt_state, losses = self._learn(state, batch, constraint, hyper, learn_key)
@@ -214,15 +220,16 @@ class Trainer:
         zeros = jnp.zeros((self.config.updates_per_chunk, num_agents), jnp.float32)
         return jax.lax.fori_loop(0, num_updates, body, (states, dict.fromkeys(METRICS, zeros)))
 
-    def _act(self, state: TrainState, key: jax.Array) -> tuple[Any, Rollout]:
+    def _act(self, state: TrainState, hyper: Hyper, key: jax.Array) -> tuple[Any, Rollout]:
         """Step the environments under the current policy."""
         policy, stats, episode_steps = state.params["policy"], state.normalizer, self.env.task.num_steps
-        shape = self.config.num_steps, self._venv.num_envs, self.env.action_size
+        venv = self._venv(hyper)
+        shape = self.config.num_steps, venv.num_envs, self.env.action_size
 
         def step(env: Any, noise: jax.Array) -> tuple[Any, Rollout]:
             mean = networks.mlp(policy["mean"], normalizer.normalize(env.obs, stats.mean, stats.std))
             action = mean + jnp.exp(policy["log_std"]) * noise
-            after = self._venv.step(env, action)
+            after = venv.step(env, action)
             # A staggered first episode began half-way through: its clock runs out early and its totals are partial.
             finished = after.terminated | (after.truncated & (after.episode_length == episode_steps))
             return after, Rollout(
@@ -261,7 +268,10 @@ class Trainer:
             explained = 1.0 - variance / (reduce.moments(target)[1] + 1e-8)
             return advantage - mean, jnp.sqrt(variance), target, explained
 
-        advantage, spread, target, explained = advantages("value", rollout.reward)
+        reward = rollout.reward
+        if wrapper := self._algorithm.wrapper:
+            reward = wrapper(self.env, hyper.cost_limit).learned_reward(reward, rollout.final_obs, hyper)
+        advantage, spread, target, explained = advantages("value", reward)
         # Costs are centred only: dividing by their spread would turn the noise of a nearly safe policy into a signal,
         # and the multiplier would no longer be a price per unit of cost.
         cost_advantage, _, cost_target, cost_explained = advantages("cost_value", rollout.cost)
@@ -298,46 +308,59 @@ class Trainer:
     def _learn(
         self, state: TrainState, batch: Batch, constraint: Constraint, hyper: Hyper, key: jax.Array
     ) -> tuple[dict, dict, Metrics]:
-        """Minibatch gradient steps; the policy freezes once it has moved target_kl away."""
-        config, objective = self.config, ALGORITHMS[self.config.algorithm].objective
+        """The policy's step on the whole batch, if the algorithm has one, then minibatch gradient steps on the rest."""
+        config, algorithm, params = self.config, self._algorithm, state.params
+        policy_metrics = {}
+        if algorithm.step:
+            whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), batch)
+            policy, policy_metrics = algorithm.step(params["policy"], whole, constraint, hyper)
+            params = params | {"policy": policy}
         old_log_std = state.params["policy"]["log_std"]
 
-        def loss(params: dict, batch: Batch) -> tuple[jax.Array, Metrics]:
-            mean, log_std = networks.mlp(params["policy"]["mean"], batch.obs), params["policy"]["log_std"]
+        def policy_loss(policy: dict, batch: Batch) -> tuple[jax.Array, Metrics]:
+            mean, log_std = networks.mlp(policy["mean"], batch.obs), policy["log_std"]
             ratio = jnp.exp(networks.log_prob(mean, log_std, batch.action) - batch.log_prob)
             kl = networks.kl_divergence(mean, log_std, batch.mean, old_log_std)
+            assert algorithm.objective
+            loss = algorithm.objective(Samples(ratio, kl, batch.advantage, batch.cost_advantage), constraint, hyper)
             entropy = networks.entropy(log_std)
-
-            def value_loss(name: str, target: jax.Array) -> jax.Array:
-                return 0.5 * jnp.mean(jnp.square(networks.mlp(params[name], batch.obs)[..., 0] - target))
-
-            losses = {
-                "policy_loss": objective(Samples(ratio, kl, batch.advantage, batch.cost_advantage), constraint, hyper),
-                "value_loss": value_loss("value", batch.target),
-                "cost_value_loss": value_loss("cost_value", batch.cost_target),
-            }
-            total = sum(losses.values()) - hyper.entropy_coef * entropy
-            return total, losses | {
+            return loss - hyper.entropy_coef * entropy, {
+                "policy_loss": loss,
                 "kl": jnp.mean(kl),
                 "clip_fraction": jnp.mean((jnp.abs(ratio - 1.0) > hyper.clip_eps).astype(jnp.float32)),
                 "entropy": entropy,
             }
 
+        def value_loss(layers: networks.Layers, batch: Batch, target: jax.Array) -> jax.Array:
+            return 0.5 * jnp.mean(jnp.square(networks.mlp(layers, batch.obs)[..., 0] - target))
+
+        def loss(params: dict, batch: Batch) -> tuple[jax.Array, Metrics]:
+            losses = {
+                "value_loss": value_loss(params["value"], batch, batch.target),
+                "cost_value_loss": value_loss(params["cost_value"], batch, batch.cost_target),
+            }
+            total = losses["value_loss"] + losses["cost_value_loss"]
+            if "policy" not in params:
+                return total, losses
+            loss, metrics = policy_loss(params["policy"], batch)
+            return total + loss, losses | metrics
+
         def minibatch(carry: tuple[dict, dict, jax.Array], batch: Batch) -> tuple[tuple, Metrics]:
             params, opt_state, active = carry
             grads, metrics = reduce.average(jax.grad(loss, has_aux=True)(params, batch))
-            active &= metrics["kl"] <= hyper.target_kl
-            stepped = {
-                name: _descend(
-                    params[name], opt_state[name], grad, hyper.lr if name == "policy" else hyper.critic_lr, hyper
-                )
-                for name, grad in grads.items()
-            }
-            frozen = params["policy"], opt_state["policy"]
-            stepped["policy"] = jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped["policy"], frozen)
+            stepped = {}
+            for name, grad in grads.items():
+                lr = hyper.lr if name == "policy" else hyper.critic_lr
+                stepped[name] = _descend(params[name], opt_state[name], grad, lr, hyper)
+            if "policy" in params:
+                # A mask instead of a break: the policy freezes once it has moved target_kl away.
+                active &= metrics["kl"] <= hyper.target_kl
+                frozen = params["policy"], opt_state["policy"]
+                stepped["policy"] = jax.tree.map(lambda a, b: jnp.where(active, a, b), stepped["policy"], frozen)
+                metrics |= {"stop_index": active.astype(jnp.float32)}
             params = {name: net for name, (net, _) in stepped.items()}
             opt_state = {name: opt for name, (_, opt) in stepped.items()}
-            return (params, opt_state, active), metrics | {"stop_index": active.astype(jnp.float32)}
+            return (params, opt_state, active), metrics
 
         groups = self._groups()
 
@@ -350,12 +373,14 @@ class Trainer:
             minibatches = jax.tree.map(lambda x: x.reshape(config.num_minibatches, -1, *x.shape[3:]), shuffled)
             return jax.lax.scan(minibatch, carry, minibatches)
 
-        carry = state.params, state.opt_state, jnp.bool_(True)
-        (params, opt_state, _), metrics = jax.lax.scan(epoch, carry, jax.random.split(key, config.num_epochs))
-        losses = jax.tree.map(jnp.mean, metrics)
-        losses |= {"kl": metrics["kl"][-1, -1], "entropy": metrics["entropy"][-1, -1]}
-        losses["stop_index"] = jnp.sum(metrics["stop_index"])  # gradient steps the policy took
-        return params, opt_state, losses
+        descended = {name: params[name] for name in self._descended}
+        carry = descended, state.opt_state, jnp.bool_(True)
+        (descended, opt_state, _), metrics = jax.lax.scan(epoch, carry, jax.random.split(key, config.num_epochs))
+        losses = {name: jnp.mean(values) for name, values in metrics.items()}
+        if "policy" in descended:
+            losses |= {"kl": metrics["kl"][-1, -1], "entropy": metrics["entropy"][-1, -1]}
+            losses["stop_index"] = jnp.sum(metrics["stop_index"])  # gradient steps the policy took
+        return params | descended, opt_state, losses | policy_metrics
 
     def _see(self, stats: normalizer.Normalizer, obs: jax.Array) -> normalizer.Normalizer:
         if not self.config.normalize_obs:
@@ -368,14 +393,24 @@ class Trainer:
         here = self.config.num_groups // jax.lax.axis_size(reduce.AXIS)
         return jax.lax.axis_index(reduce.AXIS) * here + jnp.arange(here, dtype=jnp.int32)
 
+    def _venv(self, hyper: Hyper) -> AutoReset:
+        """One group of environments, as the algorithm wants them."""
+        wrapper = self._algorithm.wrapper
+        env: Any = wrapper(self.env, hyper.cost_limit) if wrapper else self.env
+        return AutoReset(env, self.config.num_envs // self.config.num_groups)
+
     @property
-    def _venv(self) -> AutoReset:
-        """One group of environments."""
-        return AutoReset(self.env, self.config.num_envs // self.config.num_groups)
+    def _algorithm(self) -> Algorithm:
+        return ALGORITHMS[self.config.algorithm]
 
     @property
     def _law(self) -> lagrange.Law:
-        return ALGORITHMS[self.config.algorithm].law or lagrange.LAWS[self.config.multiplier]
+        return self._algorithm.law or lagrange.LAWS[self.config.multiplier]
+
+    @property
+    def _descended(self) -> tuple[str, ...]:
+        """The networks that minibatch gradients move."""
+        return (*(("policy",) if self._algorithm.objective else ()), "value", "cost_value")
 
 
 def make_fleet(config: Config) -> tuple[jax.Array, Hyper]:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,10 @@ def prepare(
     if not all(hasattr(env, name) for name in ("reset", "step", "task", "observation_size", "action_size")):
         raise TypeError(f"env is {env!r}; it must be a task id such as 'PointGoal1', or an environment")
     config, where = hosts.on_first(open_run)
-    return Run(env, task, config, where, _choose_mesh(config, devices), logger_names)
+    mesh = _choose_mesh(config, devices)
+    if idle := len(hosts.choose_devices(devices)) - mesh.size:
+        warnings.warn(f"{idle} devices have nothing to do: train more agents, or raise num_groups", stacklevel=3)
+    return Run(env, task, config, where, mesh, logger_names)
 
 
 def _choose_mesh(config: Config, num_devices: int | None) -> Mesh:
@@ -253,7 +257,7 @@ def _conclude(run: Run, policies: Policy, progress: bool) -> Result:
     agents, settings = [], []
     if config.eval_episodes or config.video_steps:
         episodes, states = evaluation.run_episodes(
-            run.env, policies, evaluation_key(), max(config.eval_episodes, 1), frames=config.video_steps
+            run.env, policies, evaluation_key(), max(config.eval_episodes, 1), frames=config.video_steps, config=config
         )
         if config.eval_episodes:
             agents, settings = write_evaluation(run_dir, run.task, config, policies, episodes, progress)

@@ -37,8 +37,10 @@ METHODS = {  # published name: our algorithm, and its multiplier's law where it 
     "P3O": ("p3o", None),
     "CRPO": ("crpo", None),
     "PPO, fixed penalty": ("ppo_fixed", None),
-    "PPOSaute": ("saute", None),
-    "PPOEarlyTerminated": ("early_terminated", None),
+    "PPOSaute": ("ppo_saute", None),
+    "PPOEarlyTerminated": ("ppo_early_terminated", None),
+    "TRPOSaute": ("trpo_saute", None),
+    "TRPOEarlyTerminated": ("trpo_early_terminated", None),
 }
 
 

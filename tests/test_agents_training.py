@@ -89,7 +89,7 @@ def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
     totals, lengths = np.zeros((3, SMALL.num_envs)), np.zeros(SMALL.num_envs, int)
     counted, total_cost = 0, 0.0
     for number in range(1, 7):
-        _, steps = trainer._act(state, jax.random.split(state.key, 3)[1])
+        _, steps = trainer._act(state, hyper, jax.random.split(state.key, 3)[1])
         state, metrics = trainer.update(state, hyper)
         finished = []
         steps = jax.tree.map(lambda x: x[:, 0], steps)  # the one group
@@ -126,7 +126,7 @@ def test_multiplier_follows_the_estimate_of_its_own_update():
 
 def test_first_batch_is_normalised_by_nothing_and_then_by_what_was_seen():
     trainer, state, hyper = start()
-    _, rollout = trainer._act(state, jax.random.split(state.key, 3)[1])
+    _, rollout = trainer._act(state, hyper, jax.random.split(state.key, 3)[1])
     after, _ = trainer.update(state, hyper)
     assert state.normalizer.count == 0
     np.testing.assert_allclose(after.normalizer.mean, np.mean(rollout.obs, (0, 1, 2)), atol=1e-5)
@@ -139,7 +139,7 @@ def test_first_batch_is_normalised_by_nothing_and_then_by_what_was_seen():
 
 def test_advantages_bootstrap_from_the_observation_before_the_reset():
     trainer, state, hyper = start(num_steps=4)
-    _, rollout = trainer._act(state, jax.random.key(1))
+    _, rollout = trainer._act(state, hyper, jax.random.key(1))
     batch, _ = trainer._estimate(state, rollout, hyper)
     stats = state.normalizer
     values, next_values = (

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from agents.lagrange import Law
+from agents.wrappers import Wrapper
 
 
 class Constraint(NamedTuple):
@@ -39,12 +40,17 @@ class Samples(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """One row of `agents.algorithms.ALGORITHMS`.
+    """One row of `agents.algorithms.ALGORITHMS`; it has an `objective` or a `step`.
 
     Attributes:
         objective: (samples, constraint, hyper) -> float32 []; the policy's loss on a minibatch.
+        step: (policy, batch, constraint, hyper) -> (policy, metrics); all that the policy learns from a whole batch,
+            with the fields of `agents.loop.Batch` float32 [samples, ...].
         law: how the multiplier moves; None for the one that `Config.multiplier` names.
+        wrapper: put around the environment.
     """
 
-    objective: Callable
+    objective: Callable | None = None
+    step: Callable | None = None
     law: Law | None = None
+    wrapper: type[Wrapper] | None = None
