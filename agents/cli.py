@@ -84,7 +84,7 @@ def evaluate_command(argv: Sequence[str] | None = None) -> int:
     except (ValueError, KeyError, OSError) as error:
         return _refuse(error)
     modes = ("deterministic",) if args.deterministic else evaluation.MODES
-    episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes)
+    episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes, config=config)
     agents = describe(args.run_dir, config, episodes)
     evaluation.write(args.run_dir / "evaluation.json", task, agents)
     print(evaluation.report(agents))

@@ -168,7 +168,7 @@ def _evaluate(
     if not config.eval_episodes and not config.video_steps:
         return []
     episodes, states = evaluation.run_episodes(
-        env, policies, evaluation_key(), max(config.eval_episodes, 1), frames=config.video_steps
+        env, policies, evaluation_key(), max(config.eval_episodes, 1), frames=config.video_steps, config=config
     )
     agents = describe(run_dir, config, episodes) if config.eval_episodes else []
     if agents:
