@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from agents import aggregate
+from agents.algorithms import ALGORITHMS
+from agents.config import Config
 from agents.policy import Policy
+from agents.wrappers import Wrapper
 
 if TYPE_CHECKING:
     from mjx_safety import Env
@@ -17,12 +20,22 @@ MODES = ("stochastic", "deterministic")
 Episodes = dict[str, np.ndarray]  # "return", "cost", "goals" and "length", each [episodes]
 
 
-def _run(env: "Env", episodes: int, frames: int, policies: Policy, key: jax.Array, noise_scales: jax.Array) -> Any:
+def _run(
+    env: "Env",
+    wrapper: type[Wrapper] | None,
+    episodes: int,
+    frames: int,
+    policies: Policy,
+    cost_limits: jax.Array,
+    key: jax.Array,
+    noise_scales: jax.Array,
+) -> Any:
     """Totals [agents, modes, episodes], and the states [agents, modes, frames] of each mode's first episode."""
 
-    def mode(policy: Policy, noise_scale: jax.Array) -> Any:
+    def mode(policy: Policy, cost_limit: jax.Array, noise_scale: jax.Array) -> Any:
+        seen: Any = wrapper(env, cost_limit) if wrapper else env
         reset_key, act_key = jax.random.split(key)  # the same layouts for every agent and mode
-        states = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+        states = jax.vmap(seen.reset)(jax.random.split(reset_key, episodes))
         zeros = jnp.zeros(episodes, jnp.float32)
         totals = {"return": zeros, "cost": zeros, "goals": zeros, "length": zeros}
 
@@ -30,7 +43,7 @@ def _run(env: "Env", episodes: int, frames: int, policies: Policy, key: jax.Arra
             states, totals, alive = carry
             mean = policy(states.obs)
             noise = jax.random.normal(key, mean.shape, jnp.float32)
-            states = jax.vmap(env.step)(states, mean + noise_scale * jnp.exp(policy.log_std) * noise)
+            states = jax.vmap(seen.step)(states, mean + noise_scale * jnp.exp(policy.log_std) * noise)
             goals = states.goal_met.astype(jnp.float32)
             gains = {"return": states.reward, "cost": states.cost, "goals": goals, "length": jnp.ones_like(zeros)}
             totals = {name: total + jnp.where(alive, gains[name], 0.0) for name, total in totals.items()}
@@ -42,11 +55,20 @@ def _run(env: "Env", episodes: int, frames: int, policies: Policy, key: jax.Arra
         (_, totals, _), first = jax.lax.scan(step, start, keys)
         return totals, jax.tree.map(lambda x: x[:frames], first)
 
-    return jax.vmap(lambda policy: jax.vmap(lambda scale: mode(policy, scale))(noise_scales))(policies)
+    def agent(policy: Policy, cost_limit: jax.Array) -> Any:
+        return jax.vmap(lambda scale: mode(policy, cost_limit, scale))(noise_scales)
+
+    return jax.vmap(agent)(policies, cost_limits)
 
 
 def run_episodes(
-    env: "Env", policies: Policy, key: jax.Array, episodes: int, modes: tuple[str, ...] = MODES, frames: int = 0
+    env: "Env",
+    policies: Policy,
+    key: jax.Array,
+    episodes: int,
+    modes: tuple[str, ...] = MODES,
+    frames: int = 0,
+    config: Config | None = None,
 ) -> tuple[list[dict[str, Episodes]], Any]:
     """Run whole episodes from fresh layouts, all in one compiled program.
 
@@ -57,12 +79,18 @@ def run_episodes(
         episodes: number of episodes per agent and mode.
         modes: "stochastic" samples actions, "deterministic" takes their mean.
         frames: how many states of the first episode to keep for a video.
+        config: the settings of the run that the policies come from; they may need a wrapper to see what they learned
+            to look at. Rewards and costs are the environment's own in any case.
 
     Returns:
         Per agent and mode the episodes, and the first agent's states [frames] under the first mode.
     """
     noise_scales = jnp.array([1.0 if mode == "stochastic" else 0.0 for mode in modes], jnp.float32)
-    totals, first = jax.jit(functools.partial(_run, env, episodes, frames))(policies, key, noise_scales)
+    wrapper = ALGORITHMS[config.algorithm].wrapper if config else None
+    wrapper = wrapper if wrapper and wrapper.needed_by_policy else None
+    limits = [agent["cost_limit"] for agent in config.agents] if config else [0.0] * len(policies.log_std)
+    run = jax.jit(functools.partial(_run, env, wrapper, episodes, frames))
+    totals, first = run(policies, jnp.array(limits, jnp.float32), key, noise_scales)
     totals = jax.device_get(totals)
     num_agents = len(policies.log_std)
     agents = [

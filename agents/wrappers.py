@@ -23,6 +23,9 @@ class Wrapper:
         cost_limit: cost that an episode may have; a number, or float32 [] where agents differ in it.
     """
 
+    needed_by_policy = False
+    """Whether a policy trained in it also needs it to act, as evaluation must know."""
+
     def __init__(self, env: Any, cost_limit: jax.Array | float):
         self.env, self.cost_limit, self.task = env, cost_limit, env.task
         self.observation_size, self.action_size = env.observation_size, env.action_size
@@ -51,6 +54,8 @@ class Saute(Wrapper):
     The observation ends in z = 1 - (cost so far) / limit, the paper's safety state without discounting, and the agent
     learns from r where z >= 0, else from `Config.unsafe_reward`. It learns to keep the limit in every episode.
     """
+
+    needed_by_policy = True
 
     def __init__(self, env: Any, cost_limit: jax.Array | float):
         super().__init__(env, cost_limit)

@@ -10,12 +10,13 @@ from jax.sharding import PartitionSpec
 
 import agents
 import mjx_safety
-from agents import networks
+from agents import evaluation, networks
 from agents.algorithms import ALGORITHMS, cpo, crpo, focops, p3o, ppo, trust_region
 from agents.algorithms.base import Constraint, Samples
 from agents.config import validate
 from agents.loop import Batch, Hyper, Trainer, make_fleet
 from agents.mesh import make_mesh
+from agents.policy import Policy
 from agents.wrappers import EarlyTerminated, Saute
 from tests.toy_env import ToyEnv, ToyTask
 
@@ -29,7 +30,7 @@ def on_one_device(function):
 
 
 def hyper(**settings) -> Hyper:
-    return Hyper.from_config(agents.Config(**settings), cost_limit=25.0)
+    return Hyper.from_config(agents.Config(**settings), {"cost_limit": 25.0})
 
 
 def constraint(violation: float = 0.0, multiplier: float = 0.0, horizon: int = 1000) -> Constraint:
@@ -270,8 +271,15 @@ class Conflict(ToyEnv):
         )
 
 
-def final_cost(algorithm: str) -> float:
-    """Mean cost of an episode after 40 updates under a limit of 2."""
+RUNS_LIKE_ANOTHER = ["ppo_fixed", "ppo_lagrangian", "trpo", "trpo_saute", "trpo_early_terminated"]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in RUNS_LIKE_ANOTHER)) for name in ALGORITHMS],
+)
+def test_heeds_the_cost_if_it_should(algorithm):
+    """Cost of the last episodes of 40 updates under a limit of 2."""
     config = agents.preset(
         "cpu",
         algorithm=algorithm,
@@ -284,27 +292,32 @@ def final_cost(algorithm: str) -> float:
         lr=0.02,
         critic_lr=0.02,
         multiplier_init=2.0,
-        pid_ki=5.0,
         updates_per_chunk=40,
     )
     validate(config)
-    keys, hypers = make_fleet(config)
     trainer = Trainer(Conflict(), config)
 
     def train(keys, hypers):
         return trainer.chunk(jax.vmap(trainer.init)(keys, hypers), hypers, jnp.int32(40))[1]
 
-    metrics = on_one_device(train)(keys, hypers)
+    metrics = {name: np.asarray(values)[:, 0] for name, values in on_one_device(train)(*make_fleet(config)).items()}
     for name, values in metrics.items():
         assert np.isfinite(values).all(), name
-    assert (np.asarray(metrics["kl"]) >= 0).all()
-    return float(np.mean(metrics["cost_estimate"][-5:]))
+    cost = np.sum(metrics["episode_cost"][-5:]) / np.sum(metrics["episodes"][-5:])
+    if algorithm in ("ppo", "trpo"):
+        assert cost > 7.0
+    else:
+        assert cost < 3.0
 
 
-def test_every_algorithm_heeds_the_cost_if_it_should():
-    costs = {name: final_cost(name) for name in ALGORITHMS}
-    print(costs)
-    for name in ("ppo", "trpo"):
-        assert costs.pop(name) > 7.0
-    for name, cost in costs.items():
-        assert cost < 4.0, (name, costs)
+def test_evaluation_shows_saute_its_budget_and_counts_the_true_reward():
+    """A policy that acts +1 while budget is left and -1 after: of a limit of 2 it spends 3, as costs are seen late."""
+    config = agents.preset("cpu", algorithm="ppo_saute", cost_limits=(2.0,), unsafe_reward=-100.0)
+    layers = ((jnp.array([[[0.0], [100.0]]]), jnp.array([[1.0]])),)  # sees (1, z) and takes 1 + 100 z
+    policy = Policy(layers, jnp.zeros((1, 1)), obs_mean=jnp.zeros((1, 2)), obs_std=jnp.ones((1, 2)))
+    (modes,), states = evaluation.run_episodes(
+        Conflict(), policy, jax.random.key(0), 2, ("deterministic",), frames=5, config=config
+    )
+    np.testing.assert_array_equal(states.obs[:, 1], [0.5, 0.0, -0.5, -0.5, -0.5])
+    np.testing.assert_array_equal(modes["deterministic"]["cost"], [3.0, 3.0])
+    np.testing.assert_array_equal(modes["deterministic"]["return"], [3.0 - 7.0] * 2)

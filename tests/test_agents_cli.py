@@ -313,27 +313,6 @@ def test_summary_by_hand():
     assert summary["within_limit"] == 0.5
 
 
-def test_evaluation_keeps_the_wrapper():
-    """Every agent meets its own limit: the policy sees what is left of it, and early termination ends its episodes."""
-    config = agents.preset("cpu", cost_limits=(1.0, 1000.0), algorithm="ppo_early_terminated")
-    layers = networks.init_mlp(jax.random.key(0), (4, 2), 0.01)
-    policy = Policy(layers, log_std=jnp.zeros(2), obs_mean=jnp.zeros(4), obs_std=jnp.ones(4))
-    policies = jax.tree.map(lambda x: jnp.stack([x, x]), policy)
-    (strict, free), _ = evaluation.run_episodes(ToyEnv(), policies, jax.random.key(0), episodes=40, config=config)
-    assert strict["stochastic"]["cost"].max() == 1.0
-    assert free["stochastic"]["cost"].max() > 1.0
-    assert (free["stochastic"]["length"] == 50).all()
-    assert ((strict["stochastic"]["length"] < 50) == (free["stochastic"]["cost"] > 0)).all()
-
-    saute = agents.preset("cpu", algorithm="ppo_saute")
-    wide = jax.tree.map(lambda x: x[:1], policies)
-    wide = wide.replace(
-        layers=((jnp.zeros((1, 5, 2)), jnp.zeros((1, 2))),), obs_mean=jnp.zeros((1, 5)), obs_std=jnp.ones((1, 5))
-    )
-    _, states = evaluation.run_episodes(ToyEnv(), wide, jax.random.key(0), episodes=8, frames=50, config=saute)
-    np.testing.assert_allclose(states.obs[:, 4], 1.0 - np.cumsum(states.cost) / 25.0, rtol=1e-5)
-
-
 def test_evaluation_counts_an_episode_once():
     """Steps after the end of an episode do not count."""
     env = ToyEnv(ToyTask(num_steps=30, terminate_at_goal=True))

@@ -43,7 +43,15 @@ def train(devices: int, num_agents: int, algorithm: str) -> dict[str, np.ndarray
     return jax.device_get({name: metrics[name] for name in METRICS} | leaves)
 
 
-@pytest.mark.parametrize("case", ["2 ppo_lagrangian", "1 ppo_lagrangian"], ids=["agents", "data"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("2 ppo_lagrangian", id="agents"),
+        pytest.param("1 ppo_lagrangian", id="data"),
+        pytest.param("1 cpo", id="data, trust region"),
+        pytest.param("1 p3o", id="data, hinge of a mean", marks=pytest.mark.slow),
+    ],
+)
 def test_two_devices_equal_one(tmp_path, case):
     environment = os.environ | {"XLA_FLAGS": FLAGS, "PYTHONPATH": "."}
     command = [sys.executable, __file__, str(tmp_path / "runs.npz"), *case.split()]
