@@ -48,12 +48,13 @@ def train(devices: int, num_agents: int, algorithm: str) -> dict[str, np.ndarray
     [
         pytest.param("2 ppo_lagrangian", id="agents"),
         pytest.param("1 ppo_lagrangian", id="data"),
-        pytest.param("1 cpo", id="data, trust region"),
+        pytest.param("1 cpo", id="data, trust region", marks=pytest.mark.slow),
         pytest.param("1 p3o", id="data, hinge of a mean", marks=pytest.mark.slow),
     ],
 )
 def test_two_devices_equal_one(tmp_path, case):
-    environment = os.environ | {"XLA_FLAGS": FLAGS, "PYTHONPATH": "."}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}
+    environment = os.environ | cache | {"XLA_FLAGS": FLAGS, "PYTHONPATH": "."}
     command = [sys.executable, __file__, str(tmp_path / "runs.npz"), *case.split()]
     subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, check=True)
     runs = dict(np.load(tmp_path / "runs.npz"))
