@@ -14,17 +14,18 @@ from typing import Annotated
 import tyro
 
 import mjx_safety
-from agents import evaluation, run_directory
+from agents import evaluation, hosts, run_directory
 from agents.config import Config, preset
+from agents.loggers import PACKAGES
 from agents.policy import load_policies
-from agents.runner import describe, evaluation_key, execute, prepare
+from agents.runner import evaluation_key, execute, prepare, write_evaluation
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainArgs:
-    """Train PPO-Lagrangian agents on a safety task, then evaluate and film them."""
+    """Train agents on a safety task, all in one program, then evaluate and film them."""
 
     task: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TASK")]
     """Registered id, for example PointGoal1; may be left out with --resume."""
@@ -36,6 +37,18 @@ class TrainArgs:
     """Continue the run in --run-dir, with the settings saved there."""
     preset: str | None = None
     """cpu, gpu or paper; by default the one for this machine."""
+    devices: int | None = None
+    """Devices of each host to use; all of them without one. No effect on results."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several hosts, given to each; "auto" under Slurm, Open MPI or on Cloud TPU."""
+    num_processes: int | None = None
+    """How many processes there are, one per host; not with "auto"."""
+    process_id: int | None = None
+    """Which of them this one is, from 0 on the coordinator's host; not with "auto"."""
+    tensorboard: Flag = False
+    """Also write event files for TensorBoard; needs tensorboardX."""
+    wandb: Flag = False
+    """Also log to Weights & Biases; needs wandb."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +69,18 @@ def train_command(argv: Sequence[str] | None = None) -> int:
         args = _parse_train(sys.argv[1:] if argv is None else list(argv))
         if args.task is None:
             raise ValueError("name a task, for example: python -m agents.train PointGoal1; see --help")
-        run = prepare(args.task, args.config, args.run_dir, args.resume)
-    except (ValueError, KeyError, OSError) as error:
+        loggers = tuple(name for name in PACKAGES if getattr(args, name))
+        run = prepare(args.task, args.config, args.run_dir, args.resume, args.devices, loggers)
+    except (ValueError, KeyError, OSError, ImportError) as error:
         return _refuse(error)
     try:
-        execute(*run, progress=True)
+        execute(run, progress=True)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        run_dir = run[-1]
-        print(f"\ninterrupted; continue with: python -m agents.train --run-dir {run_dir} --resume", file=sys.stderr)
+        again = f"python -m agents.train --run-dir {run.run_dir} --resume"
+        print(f"\ninterrupted; continue with: {again}", file=sys.stderr)
         return 130
     return 0
 
@@ -84,24 +98,34 @@ def evaluate_command(argv: Sequence[str] | None = None) -> int:
     except (ValueError, KeyError, OSError) as error:
         return _refuse(error)
     modes = ("deterministic",) if args.deterministic else evaluation.MODES
-    episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes)
-    agents = describe(args.run_dir, config, episodes)
-    evaluation.write(args.run_dir / "evaluation.json", task, agents)
-    print(evaluation.report(agents))
+    episodes, _ = evaluation.run_episodes(env, policies, evaluation_key(), args.episodes, modes, config=config)
+    write_evaluation(args.run_dir, task, config, policies, episodes, progress=True)
     return 0
 
 
 def _parse_train(argv: list[str]) -> TrainArgs:
-    """Two passes: the first finds where the defaults come from, a preset or the run to resume."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """Two passes: the first joins other hosts, and finds where the defaults come from, a preset or a run to resume."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset")
     first.add_argument("--run-dir", type=Path)
     first.add_argument("--resume", action="store_true")
-    known, _ = first.parse_known_args(argv)
+    first.add_argument("--coordinator")
+    first.add_argument("--num-processes", type=int)
+    first.add_argument("--process-id", type=int)
+    try:
+        known, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    # Before anything asks for a device, which the choice of a preset does.
+    hosts.initialize(known.coordinator, known.num_processes, known.process_id)
     task, config = None, preset(known.preset)
-    if known.resume and known.run_dir and (known.run_dir / run_directory.CONFIG).exists():
-        task, saved = run_directory.read_config(known.run_dir)
-        config = config if known.preset else saved
+
+    def saved() -> tuple[str | None, Config] | None:
+        there = known.resume and known.run_dir and (known.run_dir / run_directory.CONFIG).exists()
+        return run_directory.read_config(known.run_dir) if there else None
+
+    if found := hosts.on_first(saved):
+        task, config = found[0], config if known.preset else found[1]
     return _parse("python -m agents.train", TrainArgs, argv, TrainArgs(task, config))
 
 

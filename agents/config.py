@@ -2,36 +2,74 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import jax
 import tyro
 
+from agents.algorithms import ALGORITHMS
 from agents.lagrange import LAWS
+from agents.wrappers import Saute
+
+Sweep = tuple[tuple[str, tuple[float, ...]], ...]  # ((setting, its values), ...)
+
+
+def _parse_sweep(words: Iterable[str]) -> Sweep:
+    """The command line's NAME=V1,V2,..."""
+    sweep = []
+    for word in words:
+        name, _, values = word.partition("=")
+        try:
+            sweep.append((name.replace("-", "_"), tuple(float(value) for value in values.split(","))))
+        except ValueError:
+            raise ValueError(f"{word!r} is not of the form {name or 'lr'}=VALUE,VALUE") from None
+    return tuple(sweep)
+
+
+def _format_sweep(sweep: Sweep) -> list[str]:
+    return [f"{name}={','.join(f'{value:g}' for value in values)}" for name, values in sweep]
+
+
+SWEEP_WORDS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME=VALUE,VALUE",
+    instance_from_str=_parse_sweep,
+    is_instance=lambda sweep: isinstance(sweep, tuple),
+    str_from_instance=_format_sweep,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """PPO-Lagrangian settings. The defaults are the `cpu` preset."""
+    """Settings of a run. The defaults are the `cpu` preset."""
+
+    algorithm: str = "ppo_lagrangian"
+    """What learns; see docs/algorithms.md."""
 
     total_steps: int = 8_000_000
     """Environment steps per agent; rounded down to whole updates of num_envs x num_steps."""
     num_envs: int = 512
     """Environments stepped together, per agent."""
+    num_groups: int = 1
+    """Groups that the environments of an agent are split into: several devices can share an agent by whole groups.
+    Must divide num_envs. Results depend on it, but not on the number of devices."""
     num_steps: int = 64
     """Steps per environment between updates."""
     seeds: tuple[int, ...] = (0,)
-    """One agent per seed and cost limit, all trained together in one program."""
+    """One agent per seed, cost limit and combination of swept values, all trained together in one program."""
     cost_limits: Annotated[tuple[float, ...], tyro.conf.arg(aliases=("--cost-limit",))] = (25.0,)
     """Allowed cost per episode."""
+    sweep: Annotated[Sweep, SWEEP_WORDS] = ()
+    """Continuous settings with several values, such as lr=1e-4,3e-4 pid_kp=0.2,0.5: all combinations are trained."""
 
     num_epochs: int = 4
     """Passes over the batch per update."""
     num_minibatches: int = 8
-    """Minibatches per pass; must divide num_envs x num_steps."""
+    """Minibatches per pass; must divide the num_envs x num_steps / num_groups steps of a group."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Hidden layers of each of the three networks."""
     lr: float = 3e-4
@@ -47,16 +85,17 @@ class Config:
     clip_eps: float = 0.2
     """PPO's clipping range of the probability ratio."""
     target_kl: float = 0.015
-    """The policy stops learning for the rest of the update once KL(new || old) passes this."""
+    """Size of the policy's move per update: trust region algorithms go up to this KL(new || old), the others stop
+    learning for the rest of the update once they have passed it."""
     entropy_coef: float = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus; trust region algorithms have none."""
     normalize_obs: bool = True
     """Scale observations by their running mean and standard deviation."""
 
     multiplier: str = "pid"
     """Law of the Lagrange multiplier: pid or adam."""
     multiplier_init: float = 1.0
-    """The multiplier at the start."""
+    """The multiplier at the start; with ppo_fixed, for good."""
     pid_kp: float = 0.5
     """PID: gain of the averaged error, in units of 10 cost."""
     pid_ki: float = 0.02
@@ -67,6 +106,15 @@ class Config:
     """PID: decay of the averaged error over 32,768 environment steps."""
     dual_lr: float = 0.05
     """Adam law: step of the raw multiplier per 30,000 environment steps."""
+
+    focops_temperature: float = 1.5
+    """focops: weight of the divergence beside the advantage."""
+    crpo_tolerance: float = 0.0
+    """crpo: cost above the limit that is not acted on yet."""
+    p3o_kappa: float = 20.0
+    """p3o: slope of the penalty."""
+    unsafe_reward: float = -1.0
+    """..._saute: what a step is worth once the budget is spent."""
 
     updates_per_chunk: int = 5
     """Updates per compiled call; after each call metrics are written and the state is saved. No effect on results."""
@@ -81,6 +129,11 @@ class Config:
             if not isinstance(value, Iterable) or isinstance(value, str):
                 raise ValueError(f"{field} is {value!r}; it must be a list of numbers")
             object.__setattr__(self, field, tuple(value))  # JSON and users bring lists
+        try:
+            pairs = self.sweep.items() if isinstance(self.sweep, Mapping) else self.sweep
+            object.__setattr__(self, "sweep", tuple((str(name), tuple(values)) for name, values in pairs))
+        except (TypeError, ValueError):
+            raise ValueError(f"sweep is {self.sweep!r}; it must be like {{'lr': (1e-4, 3e-4)}}") from None
 
     @property
     def batch_size(self) -> int:
@@ -93,9 +146,31 @@ class Config:
         return self.total_steps // self.batch_size
 
     @property
-    def agents(self) -> list[tuple[int, float]]:
-        """(seed, cost limit) of every agent, in the order of the agent axis."""
-        return [(seed, cost_limit) for cost_limit in self.cost_limits for seed in self.seeds]
+    def settings(self) -> list[dict[str, float]]:
+        """What sets groups of agents apart: cost_limit and the swept settings, every combination of them."""
+        names = ("cost_limit", *(name for name, _ in self.sweep))
+        values = (self.cost_limits, *(values for _, values in self.sweep))
+        return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+    @property
+    def agents(self) -> list[dict[str, float]]:
+        """Seed and setting of every agent in the order of the agent axis: all seeds of a setting, then the next."""
+        return [{"seed": seed, **setting} for setting in self.settings for seed in self.seeds]
+
+
+def label(agent: Mapping[str, float]) -> str:
+    """An agent or a setting in words: "seed 1, cost limit 25, lr 0.0003"."""
+    words = {name.replace("cost_limit", "cost limit"): _word(value) for name, value in agent.items()}
+    return ", ".join(f"{name} {word}" for name, word in words.items())
+
+
+def slug(agent: Mapping[str, float]) -> str:
+    """An agent or a setting as a file name: "cost_limit=25,lr=0.0003"."""
+    return ",".join(f"{name}={_word(value)}" for name, value in agent.items())
+
+
+def _word(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 PRESETS = {
@@ -156,36 +231,54 @@ def _check(config: Config, fields: str, kind: type, low: float, high: float, wha
                 raise ValueError(f"{field} must be {what}, got {value!r}")
 
 
+CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type in (float, float | None))
+
+
 def validate(config: Config) -> None:
     """Raise a ValueError that names the first setting that is out of range or does not fit the others."""
     integer, real, inf = numbers.Integral, numbers.Real, math.inf
-    counts = "total_steps num_envs num_steps num_epochs num_minibatches updates_per_chunk hidden_sizes"
+    counts = "total_steps num_envs num_groups num_steps num_epochs num_minibatches updates_per_chunk hidden_sizes"
     _check(config, counts, integer, 1, inf, "a positive integer")
     _check(config, "eval_episodes video_steps", integer, 0, inf, "zero or a positive integer")
     _check(config, "seeds", integer, 0, 2**32 - 1, "an integer from 0 to 2**32 - 1")
-    positive = "lr critic_lr clip_eps target_kl" + (" max_grad_norm" if config.max_grad_norm is not None else "")
+    positive = "lr critic_lr clip_eps target_kl focops_temperature" + (
+        " max_grad_norm" if config.max_grad_norm is not None else ""
+    )
     _check(config, positive, real, 0, inf, "a positive number", open_low=True)
     _check(config, "gamma gae_lambda pid_ema", real, 0, 1, "a number from 0 to 1")
-    gains = "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr cost_limits"
+    gains = "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr crpo_tolerance p3o_kappa cost_limits"
     _check(config, gains, real, 0, inf, "zero or a positive number")
+    _check(config, "unsafe_reward", real, -inf, inf, "a finite number")
     if not isinstance(config.normalize_obs, bool):
         raise ValueError(f"normalize_obs must be True or False, got {config.normalize_obs!r}")
+    choose("algorithm", config.algorithm, ALGORITHMS)
     choose("multiplier law", config.multiplier, LAWS)
     if config.multiplier == "adam" and config.multiplier_init == 0:
         raise ValueError("multiplier_init must be a positive number with the adam law, got 0")
+    if ALGORITHMS[config.algorithm].wrapper is Saute and 0 in config.cost_limits:
+        raise ValueError(f"cost_limits must be positive numbers with {config.algorithm}, got {config.cost_limits}")
     for field in ("seeds", "cost_limits"):
         values = getattr(config, field)
         if not values or len(set(values)) != len(values):
             raise ValueError(f"{field} needs at least one value and no repeats, got {values}")
     if not config.hidden_sizes:
         raise ValueError("hidden_sizes needs at least one layer, for example 64 64")
-    if config.batch_size % config.num_minibatches:
+    if config.num_envs % config.num_groups:
+        raise ValueError(f"num_groups={config.num_groups} does not divide num_envs={config.num_envs}")
+    share = config.batch_size // config.num_groups
+    if share % config.num_minibatches:
         raise ValueError(
-            f"num_minibatches={config.num_minibatches} does not divide the batch of num_envs x num_steps = "
-            f"{config.num_envs} x {config.num_steps} = {config.batch_size} steps"
+            f"num_minibatches={config.num_minibatches} does not divide the batch of num_envs x num_steps / num_groups "
+            f"= {config.num_envs} x {config.num_steps} / {config.num_groups} = {share} steps"
         )
     if config.total_steps < config.batch_size:
         raise ValueError(
             f"total_steps={config.total_steps} is less than one update of num_envs x num_steps = "
             f"{config.batch_size} steps: raise it, or lower num_envs or num_steps"
         )
+    for name, values in config.sweep:
+        choose("swept setting", name, CONTINUOUS)
+        if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
+            raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")
+        for value in values:
+            validate(dataclasses.replace(config, sweep=(), **{name: value}))

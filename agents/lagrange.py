@@ -1,11 +1,12 @@
 """Laws that move the Lagrange multiplier from the measured episode cost, once per update.
 
 A law is a pair `init(hyper) -> state` and `update(state, episode_cost, num_steps, hyper) -> state`; every state has a
-`multiplier`. Updates of different batch sizes are compared by the environment steps they span, so that a run with
-large batches integrates a violation as fast as one with small batches.
+`multiplier`, float32 []. Updates of different batch sizes are compared by the environment steps they span, so that a
+run with large batches integrates a violation as fast as one with small batches.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,31 @@ import optax
 from flax import struct
 
 if TYPE_CHECKING:
-    from agents.ppo_lagrangian import Hyper
+    from agents.loop import Hyper
 
 COST_SCALE = 10.0  # costs are divided by it before the gains apply: Stooke, Achiam and Abbeel 2020, published code
 PID_STEPS = 32_768  # environment steps per update that the PID gains are stated for
 MULTIPLIER_MAX = 100.0  # same source
 ADAM_STEPS = 30_000  # environment steps per update in safety-starter-agents
+
+
+class Law(NamedTuple):
+    """One way to move the multiplier; see the module."""
+
+    init: Callable
+    update: Callable
+
+
+@struct.dataclass
+class ConstantState:
+    """State of a multiplier that does not move."""
+
+    multiplier: jax.Array
+
+
+def keep(state: ConstantState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> ConstantState:
+    """Whatever the cost, the same price. Arguments as in `update_pid`."""
+    return state
 
 
 @struct.dataclass
@@ -88,4 +108,6 @@ def update_adam(state: AdamState, episode_cost: jax.Array, num_steps: int, hyper
     return AdamState(jax.nn.softplus(raw), raw, opt_state)
 
 
-LAWS = {"pid": (init_pid, update_pid), "adam": (init_adam, update_adam)}
+NONE = Law(lambda _: ConstantState(jnp.float32(0.0)), keep)
+FIXED = Law(lambda hyper: ConstantState(hyper.multiplier_init), keep)
+LAWS = {"pid": Law(init_pid, update_pid), "adam": Law(init_adam, update_adam)}

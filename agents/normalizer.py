@@ -35,18 +35,15 @@ def init(observation_size: int) -> Normalizer:
     return Normalizer(count=jnp.float32(0.0), mean=zeros, var=jnp.ones_like(zeros))
 
 
-def update(normalizer: Normalizer, obs: jax.Array) -> Normalizer:
-    """Merge a batch of observations, float32 [..., obs]."""
-    axes = tuple(range(obs.ndim - 1))
-    batch_count = jnp.float32(obs.size // obs.shape[-1])
-    batch_mean, batch_var = jnp.mean(obs, axes), jnp.var(obs, axes)
-    count = normalizer.count + batch_count
-    weight = batch_count / count
-    shift = batch_mean - normalizer.mean
+def merge(normalizer: Normalizer, count: jax.Array, mean: jax.Array, var: jax.Array) -> Normalizer:
+    """Statistics that include another batch: its `count` [] of observations, their mean and biased variance [obs]."""
+    together = normalizer.count + count
+    weight = count / together
+    shift = mean - normalizer.mean
     return Normalizer(
-        count=count,
+        count=together,
         mean=normalizer.mean + weight * shift,
-        var=(1.0 - weight) * normalizer.var + weight * batch_var + weight * (1.0 - weight) * jnp.square(shift),
+        var=(1.0 - weight) * normalizer.var + weight * var + weight * (1.0 - weight) * jnp.square(shift),
     )
 
 

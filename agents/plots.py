@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from agents.config import Config
+from agents import aggregate
+from agents.config import Config, label
 
 
 def plot_curves(metrics: dict[str, np.ndarray], config: Config, path: Path) -> None:
-    """Return, episode cost, cost rate and multiplier against environment steps, one line per agent.
+    """Return, episode cost, cost rate and multiplier against environment steps, one line per setting.
+
+    A line over several seeds is their interquartile mean, its band the 95 % bootstrap interval; beside the line of a
+    single seed, pale, is each update's own batch.
 
     Args:
         metrics: arrays [updates, agents] as from `run_directory.read_metrics`.
@@ -17,20 +21,31 @@ def plot_curves(metrics: dict[str, np.ndarray], config: Config, path: Path) -> N
         path: image file to write.
     """
     figure = Figure(figsize=(10, 6), layout="constrained")
-    panels = (("return", "return"), ("cost", "cost"), ("cost_rate", "cost rate"), ("multiplier", "multiplier"))
+    panels = {
+        "return": "return per episode",
+        "cost": "cost per episode",
+        "cost_rate": "cost rate",
+        "multiplier": "multiplier",
+    }
     axes = figure.subplots(2, 2, sharex=True)
-    for axis, (name, title) in zip(axes.flat, panels, strict=True):
-        for agent, (seed, cost_limit) in enumerate(config.agents):
-            steps, color = metrics["env_steps"][:, agent], f"C{agent % 10}"
-            if f"{name}_estimate" in metrics:  # this update's batch, where no episode has finished yet too
-                axis.plot(steps, metrics[f"{name}_estimate"][:, agent], color=color, alpha=0.3, linewidth=1)
-            axis.plot(steps, metrics[name][:, agent], color=color, label=f"seed {seed}, limit {cost_limit:g}")
+    steps, num_seeds = metrics["env_steps"][:, 0], len(config.seeds)
+    for axis, (name, title) in zip(axes.flat, panels.items(), strict=True):
+        for i, setting in enumerate(config.settings):
+            color, seeds = f"C{i % 10}", slice(i * num_seeds, (i + 1) * num_seeds)
+            middle, low, high = aggregate.band(metrics[name][:, seeds].T)
+            axis.plot(steps, middle, color=color, label=label(setting))
+            if num_seeds > 1:
+                axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+            elif f"{name}_estimate" in metrics:
+                axis.plot(steps, metrics[f"{name}_estimate"][:, i], color=color, alpha=0.3, linewidth=1)
         for cost_limit in config.cost_limits if name == "cost" else ():
             axis.axhline(cost_limit, color="black", linestyle="--", linewidth=1)
-        axis.set_title(title if name in ("multiplier", "cost_rate") else f"{title} per episode (pale: this batch)")
+        axis.set_title(title)
         axis.grid(alpha=0.3)
     for axis in axes[-1]:
         axis.set_xlabel("environment steps")
-    if len(config.agents) > 1:
+    if len(config.settings) > 1:
         axes[0, 0].legend(fontsize="small")
+    if num_seeds > 1:
+        figure.suptitle(f"{num_seeds} seeds: interquartile mean and 95 % bootstrap interval", fontsize="medium")
     figure.savefig(path, dpi=120)

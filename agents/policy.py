@@ -1,4 +1,10 @@
-"""A trained policy as a value: callable on numpy or JAX arrays, stored as one plain .npz file."""
+"""A trained policy as a value: callable on numpy or JAX arrays, stored as one plain .npz file.
+
+The file needs nothing of this package. It holds, in float32, `obs_mean` and `obs_std` [agents, obs], the layers of the
+mean network as `weight_0` [agents, in, out], `bias_0` [agents, out], `weight_1` and so on, and `log_std` [agents, act].
+The network reads clip((obs - obs_mean) / obs_std, -10, 10) and has a tanh after every layer but the last; the README
+runs it in ten lines of numpy.
+"""
 
 import os
 import zipfile
@@ -10,7 +16,7 @@ import numpy as np
 from flax import struct
 
 from agents import networks, normalizer
-from agents.ppo_lagrangian import TrainState
+from agents.loop import TrainState
 
 FILE = "policy.npz"
 
@@ -58,44 +64,45 @@ def from_state(state: TrainState) -> Policy:
     return Policy(policy["mean"], policy["log_std"], stats.mean, stats.std)
 
 
-def save_policy(policies: Policy, run_dir: Path) -> None:
-    """Write policies [agents, ...] to RUN_DIR/policy.npz, atomically."""
+def save_policy(policies: Policy, path: Path) -> None:
+    """Write policies [agents, ...] to an .npz file, atomically."""
     arrays = {"log_std": policies.log_std, "obs_mean": policies.obs_mean, "obs_std": policies.obs_std}
     for i, (weight, bias) in enumerate(policies.layers):
         arrays |= {f"weight_{i}": weight, f"bias_{i}": bias}
-    partial = run_dir / ("partial-" + FILE)
+    partial = path.with_name("partial-" + path.name)
     np.savez(partial, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
-    os.replace(partial, run_dir / FILE)
+    os.replace(partial, path)
 
 
-def load_policies(run_dir: str | Path) -> Policy:
-    """The policies [agents, ...] of a run, as numpy arrays."""
-    path = Path(run_dir) / FILE
+def load_policies(path: str | Path) -> Policy:
+    """The policies [agents, ...] of a run directory or an .npz file, as numpy arrays."""
+    path = Path(path)
+    file = path if path.suffix == ".npz" else path / FILE
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
+        with np.load(file) as stored:
+            arrays = dict(stored)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no trained policy in {run_dir}: {FILE} is written when training ends") from None
+        raise FileNotFoundError(f"no trained policy in {path}: {FILE} is written when training ends") from None
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable policy file: {error}") from None
+        raise ValueError(f"{file} is not a readable policy file: {error}") from None
     depth = sum(name.startswith("weight_") for name in arrays)
     layers = tuple((arrays[f"weight_{i}"], arrays[f"bias_{i}"]) for i in range(depth))
     return Policy(layers, arrays["log_std"], arrays["obs_mean"], arrays["obs_std"])
 
 
-def load_policy(run_dir: str | Path, agent: int = 0) -> Policy:
+def load_policy(path: str | Path, agent: int = 0) -> Policy:
     """The policy a run ended with: `policy(obs, key=None) -> action`, numpy or JAX arrays, single or batched.
 
     Args:
-        run_dir: run directory.
-        agent: which one, where the run trained several seeds or cost limits, in the order of `Config.agents`.
+        path: run directory, or one of its .npz files, such as best/cost_limit=25.npz.
+        agent: which one, where the run trained several, in the order of `Config.agents`.
 
     Raises:
         FileNotFoundError: the run directory holds no policy.
         ValueError: the file is damaged, or there is no such agent.
     """
-    policies = load_policies(run_dir)
+    policies = load_policies(path)
     num_agents = len(policies.log_std)
     if not 0 <= agent < num_agents:
-        raise ValueError(f"the run trained {num_agents} agent(s), numbered from 0; there is no agent {agent}")
+        raise ValueError(f"{path} holds {num_agents} agent(s), numbered from 0; there is no agent {agent}")
     return jax.tree.map(lambda x: x[agent], policies)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from agents.config import Config
-from agents.ppo_lagrangian import METRICS
+from agents.loop import METRICS
 
 PARTIAL = ".partial"  # of a file that was being written when the process died
 CONFIG, METRICS_FILE, TIMING = "config.json", "metrics.jsonl", "timing.jsonl"
@@ -82,7 +82,7 @@ def rows_of_chunk(
     """
     rows = []
     for i in range(num_updates):
-        for agent, (seed, cost_limit) in enumerate(config.agents):
+        for agent, setting in enumerate(config.agents):
             values = {name: float(metrics[name][i, agent]) for name in METRICS}
             episodes = int(values.pop("episodes")) if math.isfinite(values["episodes"]) else 0
             totals = [values.pop(f"episode_{name}") for name in ("return", "cost", "goals")]
@@ -90,8 +90,7 @@ def rows_of_chunk(
             row = {
                 "update": first_update + i + 1,
                 "env_steps": (first_update + i + 1) * config.batch_size,
-                "seed": seed,
-                "cost_limit": cost_limit,
+                **setting,
                 "episodes": episodes,
                 **dict(zip(("return", "cost", "goals"), means, strict=True)),
                 **values,

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import json
+import shutil
 import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +13,23 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 import mjx_safety
-from agents import evaluation, run_directory
+from agents import evaluation, hosts, loggers, policy, run_directory
 from agents.checkpoint import Checkpoints
-from agents.config import Config, preset, validate
+from agents.config import Config, label, preset, slug, validate
+from agents.loop import Trainer, TrainState, make_fleet
+from agents.mesh import AGENT, STATE, compile_on, make_mesh, place
 from agents.plots import plot_curves
-from agents.policy import Policy, from_state, load_policy, save_policy
-from agents.ppo_lagrangian import PPOLagrangian, TrainState, make_fleet
+from agents.policy import Policy
 from agents.progress import Reporter
 
 if TYPE_CHECKING:
     from mjx_safety import Env
 
 FPS = 30
+BEST = "best"  # directory of one policy per setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,8 @@ class Result:
         run_dir: where its files are.
         config: its settings.
         metrics: name -> [updates] for one agent, [updates, agents] for several; NaN where no episode finished.
-        evaluation: per agent its seed, cost limit, cost rate and a summary per mode; see `agents.evaluation`.
+        evaluation: per agent its seed, setting, cost rate and a summary per mode; see `agents.evaluation`.
+        settings: per setting what its seeds say together, and its best agent; see `evaluation.summarize_settings`.
         policy: the (first) agent's policy.
     """
 
@@ -42,7 +49,20 @@ class Result:
     config: Config
     metrics: dict[str, np.ndarray]
     evaluation: list[dict[str, Any]]
+    settings: list[dict[str, Any]]
     policy: Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that can begin: everything that can be refused has been checked."""
+
+    env: "Env"
+    task: str | None
+    config: Config
+    run_dir: Path
+    mesh: Mesh
+    loggers: tuple[str, ...]
 
 
 def train(
@@ -51,134 +71,203 @@ def train(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    devices: int | None = None,
+    tensorboard: bool = False,
+    wandb: bool = False,
     progress: bool = True,
 ) -> Result:
-    """Train PPO-Lagrangian agents and evaluate them.
+    """Train a fleet of agents in one program and evaluate them.
 
     Args:
         env: a registered id such as "PointGoal1", or an environment.
         config: settings; without any, those of the run to resume, else the preset for this machine (`agents.preset()`).
         run_dir: directory to write; runs/<task>-<time> without one.
-        resume: continue the run in `run_dir`; it ends with exactly the metrics of an uninterrupted one.
+        resume: continue the run in `run_dir`; it ends with exactly the metrics of an uninterrupted one, and on other
+            devices with the same to rounding.
+        devices: how many devices to use, of each process where there are several; all without one. After
+            `jax.distributed.initialize` every process makes the same call, and the first one writes the files.
+        tensorboard: also write event files for TensorBoard, under RUN_DIR/tensorboard; needs tensorboardX.
+        wandb: also log to Weights & Biases, one run per agent; needs wandb.
         progress: print progress and the evaluation.
 
     Raises:
         TypeError: `env` is no environment or `config` no Config.
         ValueError: a setting is wrong, or the run to resume had other settings.
+        ImportError: the package of a logger is missing.
         OSError: the directory cannot be written, or holds a run and `resume` is False.
         FloatingPointError: training diverged.
     """
-    return execute(*prepare(env, config, run_dir, resume), progress=progress)
+    names = tuple(name for name, wanted in (("tensorboard", tensorboard), ("wandb", wandb)) if wanted)
+    return execute(prepare(env, config, run_dir, resume, devices, names), progress)
 
 
 def prepare(
-    env: "Env | str", config: Config | None, run_dir: str | Path | None, resume: bool
-) -> tuple["Env", str | None, Config, Path]:
+    env: "Env | str",
+    config: Config | None,
+    run_dir: str | Path | None,
+    resume: bool,
+    devices: int | None = None,
+    logger_names: tuple[str, ...] = (),
+) -> Run:
     """Everything that can be refused, before anything is compiled."""
-    if resume and config is None and run_dir is not None and (Path(run_dir) / run_directory.CONFIG).exists():
-        _, config = run_directory.read_config(Path(run_dir))
-    config = preset() if config is None else config
-    if not isinstance(config, Config):
-        raise TypeError(f"config is {config!r}; it must be an agents.Config, such as agents.preset() gives")
-    validate(config)
     task = env if isinstance(env, str) else None
-    env = mjx_safety.make(env) if isinstance(env, str) else env
+
+    def open_run() -> tuple[Config, Path]:
+        chosen, where = config, run_dir
+        if resume and chosen is None and where is not None and (Path(where) / run_directory.CONFIG).exists():
+            _, chosen = run_directory.read_config(Path(where))
+        chosen = preset() if chosen is None else chosen
+        validate(chosen)
+        _choose_mesh(chosen, devices)
+        loggers.check(logger_names)
+        if where is None:
+            if resume:
+                raise ValueError("--resume needs the --run-dir of the run to continue")
+            where = Path("runs") / f"{task or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
+        run_directory.open_run(Path(where), task, chosen, resume)
+        return chosen, Path(where)
+
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(f"config is {config!r}; it must be an agents.Config, such as agents.preset() gives")
+    if isinstance(env, str):
+        env = mjx_safety.make(env)
     if not all(hasattr(env, name) for name in ("reset", "step", "task", "observation_size", "action_size")):
         raise TypeError(f"env is {env!r}; it must be a task id such as 'PointGoal1', or an environment")
-    if run_dir is None:
-        if resume:
-            raise ValueError("--resume needs the --run-dir of the run to continue")
-        run_dir = Path("runs") / f"{task or 'run'}-{datetime.now():%Y%m%d-%H%M%S}"
-    run_dir = Path(run_dir)
-    run_directory.open_run(run_dir, task, config, resume)
-    return env, task, config, run_dir
+    config, where = hosts.on_first(open_run)
+    mesh = _choose_mesh(config, devices)
+    if idle := len(hosts.choose_devices(devices)) - mesh.size:
+        warnings.warn(f"{idle} devices have nothing to do: train more agents, or raise num_groups", stacklevel=3)
+    return Run(env, task, config, where, mesh, logger_names)
 
 
-def execute(env: "Env", task: str | None, config: Config, run_dir: Path, progress: bool) -> Result:
-    """Train, then write the policy, curves, evaluation and video."""
-    states = _optimize(env, task, config, run_dir, progress)
-    policies = from_state(states)
-    save_policy(jax.device_get(policies), run_dir)
-    metrics = run_directory.read_metrics(run_dir, len(config.agents))
-    plot_curves(metrics, config, run_dir / "curves.png")
-    agents = _evaluate(env, task, config, run_dir, policies, progress)
-    squeeze = len(config.agents) == 1
-    metrics = {name: array[:, 0] if squeeze else array for name, array in metrics.items()}
-    if progress:
-        print(f"run directory: {run_dir}")
-    return Result(run_dir, config, metrics, agents, load_policy(run_dir))
+def _choose_mesh(config: Config, num_devices: int | None) -> Mesh:
+    devices = hosts.choose_devices(num_devices)
+    mesh = make_mesh(len(config.agents), config.num_groups, devices)
+    idle = {device.process_index for device in devices} - {device.process_index for device in mesh.devices.flat}
+    if idle:
+        raise ValueError(
+            f"{len(config.agents)} agents of {config.num_groups} groups fill {mesh.size} of {len(devices)} devices, "
+            f"which leaves whole hosts without work: train more agents, or raise num_groups"
+        )
+    return mesh
 
 
-def _optimize(env: "Env", task: str | None, config: Config, run_dir: Path, progress: bool) -> TrainState:
+def execute(run: Run, progress: bool) -> Result:
+    """Train, then write the policies, curves, evaluation and video."""
+    states = _optimize(run, progress and hosts.is_first())
+    policies = hosts.to_host(policy.from_state(states))
+    return hosts.on_first(lambda: _conclude(run, policies, progress))
+
+
+def _optimize(run: Run, progress: bool) -> TrainState:
     """Run all updates that are still to do; returns the final states [agents, ...]."""
-    algorithm = PPOLagrangian(mjx_safety.AutoReset(env, config.num_envs), config)
-    keys, hypers = make_fleet(config)
-    init = jax.vmap(algorithm.init)
-    chunk = jax.jit(algorithm.chunk, donate_argnums=0)
-    metrics_file, timing_file = run_dir / run_directory.METRICS_FILE, run_dir / run_directory.TIMING
-    reporter = Reporter(task or "training", config.num_updates * config.batch_size, enabled=progress)
+    config, run_dir, mesh = run.config, run.run_dir, run.mesh
+    fleet = make_fleet(config)
+    keys, hypers = place(mesh, (AGENT, AGENT), hosts.to_host(fleet), fleet)
+    init, chunk = compile_on(mesh, Trainer(run.env, config))
 
-    with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints, reporter:
-        states = checkpoints.restore_latest(jax.eval_shape(init, keys, hypers))
-        done = 0 if states is None else int(states.num_updates[0])
-        run_directory.truncate_rows(metrics_file, done * len(config.agents))
-        run_directory.truncate_timing(timing_file, done)
-        if states is None:
-            # Copies: outputs that share a buffer with each other or with an input cannot be donated.
-            states = jax.tree.map(jnp.copy, jax.jit(init)(keys, hypers))
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(run_dir / "checkpoints")))
+        template = jax.eval_shape(init, keys, hypers)
+        restored = checkpoints.restore_latest(template)
+        done = 0 if restored is None else int(restored.num_updates[0])
+        states = init(keys, hypers) if restored is None else place(mesh, STATE, restored, template)
+        # Copies: outputs that share a buffer with each other or with an input cannot be donated.
+        states = jax.tree.map(jnp.copy, states)
+        log = stack.enter_context(Log(run, done, progress)) if hosts.is_first() else None
         states, _ = chunk(states, hypers, jnp.int32(0))  # compiles, so that the speeds below are those of training
         while done < config.num_updates:
             start, count = time.perf_counter(), min(config.updates_per_chunk, config.num_updates - done)
             states, metrics = chunk(states, hypers, jnp.int32(count))
-            metrics = jax.device_get(metrics)
+            metrics = hosts.to_host(metrics)
             seconds = time.perf_counter() - start
-            rows = run_directory.rows_of_chunk(config, done, count, metrics)
             # Rows first: whatever moment the process dies at, no checkpoint is ahead of the metrics.
-            run_directory.append_rows(metrics_file, rows)
+            rows = log.write(done, count, metrics) if log else []
             _stop_if_diverged(metrics, done, count, config, states, run_dir)
             done += count
             checkpoints.save(done, states)
-            speed = count * config.batch_size * len(config.agents) / seconds
-            run_directory.append_rows(timing_file, [{"update": done, "seconds": seconds, "steps_per_second": speed}])
-            reporter.show(rows[-len(config.agents) :], speed)
+            if log:
+                log.time(done, count, seconds, rows)
     return states
+
+
+class Log:
+    """Where the numbers of a run go: its files, the loggers asked for, and the terminal."""
+
+    def __init__(self, run: Run, done: int, progress: bool):
+        self._config, run_dir = run.config, run.run_dir
+        self._metrics, self._timing = run_dir / run_directory.METRICS_FILE, run_dir / run_directory.TIMING
+        run_directory.truncate_rows(self._metrics, done * len(run.config.agents))
+        run_directory.truncate_timing(self._timing, done)
+        self._loggers = loggers.open_loggers(run.loggers, run_dir, run.task, run.config, done)
+        total = run.config.num_updates * run.config.batch_size
+        self._reporter = Reporter(run.task or "training", total, enabled=progress)
+
+    def __enter__(self) -> "Log":
+        self._reporter.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._reporter.__exit__(*exception)
+        for logger in self._loggers:
+            logger.close()
+
+    def write(self, done: int, count: int, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Record `count` updates after the first `done`; returns their rows."""
+        rows = run_directory.rows_of_chunk(self._config, done, count, metrics)
+        run_directory.append_rows(self._metrics, rows)
+        for logger in self._loggers:
+            logger.write(rows)
+        return rows
+
+    def time(self, done: int, count: int, seconds: float, rows: list[dict[str, Any]]) -> None:
+        """Record how long the last `count` of `done` updates took, and show the newest of their rows."""
+        num_agents = len(self._config.agents)
+        speed = count * self._config.batch_size * num_agents / seconds
+        run_directory.append_rows(self._timing, [{"update": done, "seconds": seconds, "steps_per_second": speed}])
+        self._reporter.show(rows[-num_agents:], speed)
 
 
 def _stop_if_diverged(
     metrics: dict[str, np.ndarray], done: int, count: int, config: Config, states: TrainState, run_dir: Path
 ) -> None:
-    bad = [name for name, values in metrics.items() if not np.all(np.isfinite(values[:count]))]
-    if not bad:
+    finite = {name: np.isfinite(values[:count]) for name, values in metrics.items()}  # [count, agents]
+    sound = np.all(list(finite.values()), axis=0)
+    if sound.all():
         return
-    finite = np.all([np.isfinite(values[:count]) for values in metrics.values()], axis=0)  # [count, agents]
-    update, agent = (int(i) for i in np.argwhere(~finite)[0])
+    if hosts.is_first():
+        shutil.rmtree(run_dir / "diverged", ignore_errors=True)  # of an earlier attempt
     with contextlib.closing(Checkpoints(run_dir / "diverged")) as broken:
         broken.save(done + count, states)
-    seed, cost_limit = config.agents[agent]
+    update = int(np.argmin(sound.all(1)))
+    agents = "; ".join(label(agent) for agent, whole in zip(config.agents, sound[update], strict=True) if not whole)
+    bad = ", ".join(name for name, values in finite.items() if not values[update].all())
     raise FloatingPointError(
-        f"training diverged at update {done + update + 1} (seed {seed}, cost limit {cost_limit:g}): {', '.join(bad)} "
-        f"not finite; the state is in {run_dir / 'diverged'}, the last sound one in {run_dir / 'checkpoints'}; "
-        "try a smaller lr or critic_lr"
+        f"training diverged at update {done + update + 1} ({agents}): {bad} not finite; the state is in "
+        f"{run_dir / 'diverged'}, the last sound one in {run_dir / 'checkpoints'}; try a smaller lr or critic_lr"
     )
 
 
-def _evaluate(
-    env: "Env", task: str | None, config: Config, run_dir: Path, policies: Policy, progress: bool
-) -> list[dict[str, Any]]:
-    """Evaluate every agent, write evaluation.json and video.mp4."""
-    if not config.eval_episodes and not config.video_steps:
-        return []
-    episodes, states = evaluation.run_episodes(
-        env, policies, evaluation_key(), max(config.eval_episodes, 1), frames=config.video_steps
-    )
-    agents = describe(run_dir, config, episodes) if config.eval_episodes else []
-    if agents:
-        evaluation.write(run_dir / "evaluation.json", task, agents)
-        if progress:
-            print(evaluation.report(agents))
-    if config.video_steps:
-        write_video(env, states, run_dir / "video.mp4")
-    return agents
+def _conclude(run: Run, policies: Policy, progress: bool) -> Result:
+    """Write policies, curves, evaluation and video."""
+    config, run_dir = run.config, run.run_dir
+    policy.save_policy(policies, run_dir / policy.FILE)
+    metrics = run_directory.read_metrics(run_dir, len(config.agents))
+    plot_curves(metrics, config, run_dir / "curves.png")
+    agents, settings = [], []
+    if config.eval_episodes or config.video_steps:
+        episodes, states = evaluation.run_episodes(
+            run.env, policies, evaluation_key(), max(config.eval_episodes, 1), frames=config.video_steps, config=config
+        )
+        if config.eval_episodes:
+            agents, settings = write_evaluation(run_dir, run.task, config, policies, episodes, progress)
+        if config.video_steps:
+            write_video(run.env, states, run_dir / "video.mp4")
+    if len(config.agents) == 1:
+        metrics = {name: array[:, 0] for name, array in metrics.items()}
+    if progress:
+        print(f"run directory: {run_dir}")
+    return Result(run_dir, config, metrics, agents, settings, policy.load_policy(run_dir))
 
 
 def evaluation_key() -> jax.Array:
@@ -186,18 +275,34 @@ def evaluation_key() -> jax.Array:
     return jax.random.fold_in(jax.random.key(0), 2**31)
 
 
-def describe(run_dir: Path, config: Config, episodes: list[dict[str, evaluation.Episodes]]) -> list[dict[str, Any]]:
-    """evaluation.json's entry of every agent."""
+def write_evaluation(
+    run_dir: Path,
+    task: str | None,
+    config: Config,
+    policies: Policy,
+    episodes: list[dict[str, evaluation.Episodes]],
+    progress: bool,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write evaluation.json and the best policy of every setting; returns the summaries per agent and per setting."""
     cost_rates = run_directory.read_metrics(run_dir, len(config.agents))["cost_rate"][-1]
-    return [
+    agents = [
         {
-            "seed": seed,
-            "cost_limit": cost_limit,
+            **agent,
             "cost_rate": float(cost_rate),
-            **{mode: evaluation.summarize(totals, cost_limit) for mode, totals in modes.items()},
+            **{mode: evaluation.summarize(totals, agent["cost_limit"]) for mode, totals in modes.items()},
         }
-        for (seed, cost_limit), cost_rate, modes in zip(config.agents, cost_rates, episodes, strict=True)
+        for agent, cost_rate, modes in zip(config.agents, cost_rates, episodes, strict=True)
     ]
+    settings = evaluation.summarize_settings(config.settings, agents)
+    results = {"task": task, "agents": agents, "settings": settings}
+    run_directory.write_atomically(run_dir / "evaluation.json", json.dumps(results, indent=2) + "\n")
+    (run_dir / BEST).mkdir(exist_ok=True)
+    for setting, summary in zip(config.settings, settings, strict=True):
+        chosen = jax.tree.map(lambda x, best=summary["best"]: x[best : best + 1], policies)
+        policy.save_policy(chosen, run_dir / BEST / f"{slug(setting)}.npz")
+    if progress:
+        print(evaluation.report(list(config.settings[0]), agents, settings))
+    return agents, settings
 
 
 def write_video(env: "Env", states: Any, path: Path) -> None:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from agents import preset
-from agents.ppo_lagrangian import PPOLagrangian, TrainState, make_fleet
+from agents.loop import Trainer, TrainState, make_fleet
+from agents.mesh import compile_on, make_mesh
 from mjx_safety import AutoReset, Env, State, VecState
 
 WARM_UP = 250
@@ -51,9 +52,9 @@ class Program:
 
 
 def begin(env: Env, num_envs: int) -> TrainState:
-    """A fresh agent [1], and environments [1, num_envs] spread over the phases of their episodes."""
+    """A fresh agent [1], and environments [1, 1, num_envs] spread over the phases of their episodes."""
     config = dataclasses.replace(preset(), num_envs=num_envs)
-    return jax.jit(jax.vmap(PPOLagrangian(AutoReset(env, num_envs), config).init))(*make_fleet(config))
+    return compile_on(make_mesh(1, 1), Trainer(env, config)).init(*make_fleet(config))
 
 
 def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[list[Program], VecState]:
@@ -103,12 +104,12 @@ def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[
 
 def training(name: str, env: Env, agent: TrainState) -> Program:
     """Updates of the default preset on a batch of its size: the more environments, the fewer steps of each."""
-    config, num_envs = preset(), agent.env.reward.shape[1]
+    config, num_envs = preset(), agent.env.reward.shape[2]
     num_steps = max(1, config.batch_size // num_envs // config.num_minibatches) * config.num_minibatches
     config = dataclasses.replace(config, num_envs=num_envs, num_steps=num_steps, updates_per_chunk=1)
     _, hypers = make_fleet(config)
     agent = jax.tree.map(jnp.copy, agent)  # buffers that are shared cannot be donated
-    update = jax.jit(PPOLagrangian(AutoReset(env, num_envs), config).chunk, donate_argnums=0)
+    update = compile_on(make_mesh(1, 1), Trainer(env, config)).chunk
     update, compile_s = _compile(update, agent, hypers, jnp.int32(1))
 
     def work(units: int) -> None:

@@ -96,7 +96,7 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
         for num_envs in args.num_envs:
             now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": load_average()}
             agent = programs.begin(env, num_envs)
-            timed, states = programs.stepping(STEPPING, NO_AUTO_RESET, env, jax.tree.map(lambda x: x[0], agent.env))
+            timed, states = programs.stepping(STEPPING, NO_AUTO_RESET, env, jax.tree.map(lambda x: x[0, 0], agent.env))
             if args.training:
                 agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None], states))
                 timed.append(programs.training(TRAINING, env, agent))

@@ -69,7 +69,7 @@ def _index() -> str:
     return (
         f"# The environments\n\nRobots: {robots}. Objects: {kinds}. Tasks: {families}.\n\n"
         "Settings: [options](options.md). Physics: [how contacts are computed, and how exactly](physics.md). Beside "
-        "the original: [random policy](random_policy.md).\n\n"
+        "the original: [random policy](random_policy.md), [learning](learning.md).\n\n"
         "Every id is also known under its original name, such as `Safexp-PointGoal1-v0`.\n\n" + table
     )
 

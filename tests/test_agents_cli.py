@@ -1,16 +1,19 @@
 """The command lines on a toy environment: files, tables, and one sentence for every mistake."""
 
 import json
+import sys
+import types
 
 import imageio.v3 as iio
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import agents
 import mjx_safety
-from agents import cli, evaluation, networks, run_directory
+from agents import aggregate, cli, evaluation, loggers, networks, run_directory
 from agents.policy import Policy
 from agents.runner import prepare
 from tests.toy_env import ToyEnv, ToyTask
@@ -31,6 +34,7 @@ def toy(monkeypatch):
     def render(env, states, camera, width, height):
         return np.full((states.obs.shape[0], height, width, 3), 128, np.uint8)
 
+    monkeypatch.setitem(loggers.PACKAGES, "wandb", "missing_wandb")
     monkeypatch.setattr(mjx_safety, "make", make)
     monkeypatch.setattr(mjx_safety, "render", render, raising=False)
 
@@ -78,6 +82,69 @@ def test_train_evaluate_and_resume(toy, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_fleet_of_settings(toy, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    options = ["--eval-episodes", "5", "--video-steps", "0", "--seeds", "0", "1", "2", "--cost-limits", "5", "50"]
+    argv = ["Toy", "--run-dir", str(run_dir), *SMALL, *options, "--sweep", "lr=1e-4,1e-3", "--tensorboard"]
+    assert cli.train_command(argv) == 0
+    out = capsys.readouterr().out
+    assert "(interquartile mean over seeds, 95 % bootstrap interval)" in out
+
+    settings = [(5.0, 1e-4), (5.0, 1e-3), (50.0, 1e-4), (50.0, 1e-3)]
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    expected = [(seed, *setting) for setting in settings for seed in (0, 1, 2)]
+    assert [(row["seed"], row["cost_limit"], row["lr"]) for row in rows[:12]] == expected
+    report = json.loads((run_dir / "evaluation.json").read_text())
+    assert [(agent["seed"], agent["cost_limit"], agent["lr"]) for agent in report["agents"]] == expected
+    assert [(setting["cost_limit"], setting["lr"]) for setting in report["settings"]] == settings
+    obs = np.ones((2, 4), np.float32)
+    for i, setting in enumerate(report["settings"]):
+        seeds = report["agents"][3 * i : 3 * i + 3]
+        for name in ("return", "cost"):
+            values = [agent["stochastic"][name] for agent in seeds]
+            assert setting["stochastic"][name] == pytest.approx(np.mean(values))
+            low, high = setting["stochastic"][name + "_low"], setting["stochastic"][name + "_high"]
+            assert min(values) <= low <= setting["stochastic"][name] <= high <= max(values)
+        assert 3 * i <= setting["best"] < 3 * i + 3
+        name = f"cost_limit={setting['cost_limit']:g},lr={setting['lr']:g}.npz"
+        best = agents.load_policy(run_dir / "best" / name)
+        np.testing.assert_array_equal(best(obs), agents.load_policy(run_dir, setting["best"])(obs))
+    assert len(list((run_dir / "best").iterdir())) == 4
+    events = run_dir / "tensorboard" / "seed=2,cost_limit=50,lr=0.001"
+    assert b"return_estimate" in next(events.iterdir()).read_bytes()
+    assert len(list((run_dir / "tensorboard").iterdir())) == 12
+    assert cli.evaluate_command([str(run_dir), "--episodes", "3", "--deterministic"]) == 0
+    assert "interquartile" in capsys.readouterr().out
+
+
+def test_weights_and_biases_gets_one_run_per_agent(tmp_path, monkeypatch):
+    runs = []
+
+    class Run:
+        def __init__(self, **settings):
+            runs.append(self)
+            self.settings, self.rows, self.finished = settings, [], False
+
+        def log(self, numbers, step):
+            self.rows.append((step, numbers))
+
+        def finish(self):
+            self.finished = True
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=Run))
+    config = agents.preset("cpu", seeds=(0, 1), **{name.replace("-", "_"): size for name, size in SIZES.items()})
+    rows = [{"seed": seed, "cost_limit": 25.0, "env_steps": 256, "return": None, "kl": 0.5} for seed in (0, 1)]
+    for _ in range(2):  # the second one resumes
+        (logger,) = loggers.open_loggers(("wandb",), tmp_path, "Toy", config, done=0)
+        logger.write(rows)
+        logger.close()
+    assert [run.settings["config"]["seed"] for run in runs] == [0, 1, 0, 1]
+    assert [run.settings["id"] for run in runs[:2]] == [run.settings["id"] for run in runs[2:]]
+    assert runs[0].settings["id"] != runs[1].settings["id"]
+    assert runs[1].rows == [(256, {"cost_limit": 25.0, "kl": 0.5})]
+    assert all(run.finished for run in runs)
+
+
 def test_train_from_python(toy, tmp_path, capsys):
     config = agents.preset(
         "cpu", num_envs=16, num_steps=16, total_steps=1024, num_minibatches=4, eval_episodes=3, video_steps=0
@@ -102,6 +169,10 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--num-minibatches", "7"], "num_minibatches=7 does not divide the batch"),
         (["Toy", "--resume"], "--resume needs the --run-dir of the run to continue"),
         (["Toy", "--lr"], "Missing value for argument '--lr'"),
+        (["Toy", "--sweep", "lr"], "Error parsing --sweep: 'lr' is not of the form lr=VALUE,VALUE"),
+        (["Toy", "--sweep", "lr=1e-4,fast"], "'lr=1e-4,fast' is not of the form lr=VALUE,VALUE"),
+        (["Toy", "--sweep", "steps=1,2"], "unknown swept setting 'steps': choose one of lr, critic_lr"),
+        (["Toy", "--wandb"], "--wandb needs missing_wandb, which is not installed: pip install missing_wandb"),
         (["Toy", "--hidden-sizes"], "hidden_sizes needs at least one layer"),
         ([], "name a task, for example: python -m agents.train PointGoal1"),
         (["--lr", "0.1"], "name a task, for example: python -m agents.train PointGoal1"),
@@ -124,6 +195,7 @@ def test_mistakes_are_one_sentence(toy, tmp_path, monkeypatch, capsys, argv, mes
         (lambda: agents.train(None), "env is None; it must be a task id"),
         (lambda: agents.train("Toy", {"lr": 1.0}), "it must be an agents.Config"),
         (lambda: agents.Config(seeds=0), "seeds is 0; it must be a list of numbers"),
+        (lambda: agents.Config(sweep={"lr": 0.1}), "sweep is .*; it must be like {'lr': \\(1e-4, 3e-4\\)}"),
     ],
 )
 def test_mistakes_in_python_are_one_sentence(toy, tmp_path, monkeypatch, call, message):
@@ -148,7 +220,7 @@ def test_other_partial_files_are_not_overlooked(tmp_path):
 def test_resume_from_python_takes_the_saved_settings(toy, tmp_path):
     config = agents.preset("paper", seeds=(3,))
     run_directory.open_run(tmp_path, "Toy", config, resume=False)
-    assert prepare("Toy", None, tmp_path, resume=True)[2] == config
+    assert prepare("Toy", None, tmp_path, resume=True).config == config
     with pytest.raises(ValueError, match="seeds is \\(3,\\) there but \\(0,\\) here"):
         prepare("Toy", agents.preset("paper"), tmp_path, resume=True)
 
@@ -192,6 +264,45 @@ def test_lost_metrics_are_not_papered_over(tmp_path):
     assert path.read_text() == '{"update": 1}\n'
     with pytest.raises(ValueError, match="has lost rows: the last checkpoint follows 2, only 1 are left"):
         run_directory.truncate_rows(path, 2)
+
+
+def test_interquartile_mean_by_hand():
+    assert aggregate.iqm(np.array([9.0, 1.0, 2.0, 100.0])) == 5.5
+    assert aggregate.iqm(np.array([9.0, 1.0, 2.0])) == 4.0
+    scores = np.random.default_rng(0).normal(size=(5, 11))
+    np.testing.assert_allclose(aggregate.iqm(scores), scipy.stats.trim_mean(scores, 0.25, axis=-1))
+
+
+def test_bootstrap_draws_the_runs_of_each_task_again():
+    """Two tasks far apart: a bootstrap across tasks would mix them, the stratified one only varies runs."""
+    scores = np.random.default_rng(0).normal(size=(2, 50)) + np.array([[0.0], [100.0]])
+    low, high = aggregate.interval(scores)
+    assert low < aggregate.iqm(scores.ravel()) < high
+    assert aggregate.interval(scores[:, :1]) is None
+    one = scores[:1]
+    expected = scipy.stats.bootstrap(one, lambda x, axis: scipy.stats.trim_mean(x, 0.25, axis), method="percentile")
+    np.testing.assert_allclose(aggregate.interval(one), expected.confidence_interval, atol=0.05)
+
+
+def test_band_is_missing_where_a_run_is():
+    curves = np.array([[np.nan, 1.0, 5.0], [2.0, 3.0, 5.0]])
+    middle, low, high = aggregate.band(curves)
+    np.testing.assert_array_equal(middle, [np.nan, 2.0, 5.0])
+    np.testing.assert_array_equal(low, [np.nan, 1.0, 5.0])
+    np.testing.assert_array_equal(high, [np.nan, 3.0, 5.0])
+
+
+def test_best_agent_keeps_the_limit():
+    def agent(returns: float, cost: float) -> dict:
+        summary = {"return": returns, "cost": cost, "goals": 0.0}
+        return {"cost_limit": 25.0, "cost_rate": 0.02, "stochastic": summary}
+
+    safe, better, broken, worse = agent(1.0, 20.0), agent(2.0, 25.0), agent(9.0, 30.0), agent(9.5, 40.0)
+    settings = [{"cost_limit": 25.0}, {"cost_limit": 25.0}]
+    first, second = evaluation.summarize_settings(settings, [safe, better, broken, worse])
+    assert (first["best"], second["best"]) == (1, 2)
+    assert first["stochastic"]["return"] == 1.5
+    assert first["seeds"] == 2
 
 
 def test_summary_by_hand():

@@ -10,9 +10,9 @@ import pytest
 
 import agents
 from agents import lagrange, networks, normalizer
-from agents.config import validate
+from agents.config import CONTINUOUS, label, slug, validate
 from agents.gae import gae
-from agents.ppo_lagrangian import Hyper, make_fleet
+from agents.loop import Hyper, make_fleet
 
 F, T = False, True
 GAMMA, LAMBDA = 0.5, 0.5
@@ -46,7 +46,7 @@ def test_gae_keeps_environments_apart():
 
 
 def hyper(**settings) -> Hyper:
-    return Hyper.from_config(agents.Config(**settings), cost_limit=25.0)
+    return Hyper.from_config(agents.Config(**settings), {"cost_limit": 25.0})
 
 
 def test_pid_by_hand():
@@ -109,6 +109,11 @@ def test_adam_starts_at_any_multiplier(multiplier):
     np.testing.assert_allclose(jax.nn.softplus(state.raw), multiplier, rtol=1e-5)
 
 
+def merged(stats, batch):
+    rows = batch.reshape(-1, 2)
+    return normalizer.merge(stats, jnp.float32(len(rows)), jnp.array(rows.mean(0)), jnp.array(rows.var(0)))
+
+
 def test_normalizer_is_numpy_over_everything_seen():
     rng = np.random.default_rng(0)
     batches = [
@@ -116,7 +121,7 @@ def test_normalizer_is_numpy_over_everything_seen():
     ]
     stats = normalizer.init(2)
     for batch in batches:
-        stats = normalizer.update(stats, jnp.array(batch))
+        stats = merged(stats, batch)
     seen = np.concatenate([batch.reshape(-1, 2) for batch in batches])
     assert stats.count == len(seen)
     np.testing.assert_allclose(stats.mean, seen.mean(0), rtol=1e-4)
@@ -127,7 +132,7 @@ def test_normalizer_start_floor_and_clip():
     stats = normalizer.init(2)
     obs = jnp.array([3.0, -4.0])
     np.testing.assert_array_equal(normalizer.normalize(obs, stats.mean, stats.std), obs)
-    stats = normalizer.update(stats, jnp.array([[1.0, 0.0], [1.0, 100.0]]))
+    stats = merged(stats, np.array([[1.0, 0.0], [1.0, 100.0]], np.float32))
     normal = normalizer.normalize(jnp.array([1.001, 1e6]), stats.mean, stats.std)
     np.testing.assert_allclose(normal, [0.1, 10.0], rtol=1e-3)  # a constant input is scaled by the floor of 0.01
 
@@ -157,12 +162,32 @@ def test_networks_start_near_zero_actions():
 def test_fleet_is_every_seed_under_every_limit():
     config = agents.Config(seeds=(3, 4), cost_limits=(10.0, 25.0))
     keys, hypers = make_fleet(config)
-    assert config.agents == [(3, 10.0), (4, 10.0), (3, 25.0), (4, 25.0)]
+    assert [(agent["seed"], agent["cost_limit"]) for agent in config.agents] == [(3, 10), (4, 10), (3, 25), (4, 25)]
     np.testing.assert_array_equal(hypers.cost_limit, [10, 10, 25, 25])
     assert (keys == jnp.stack([jax.random.key(seed) for seed in (3, 4, 3, 4)])).all()
 
 
+def test_swept_settings_multiply_the_fleet():
+    config = agents.Config(seeds=(3, 4), cost_limits=(10.0, 25.0), sweep={"lr": [1e-4, 1e-3], "pid_kp": [0.1]})
+    _, hypers = make_fleet(config)
+    assert len(config.agents) == 8
+    assert config.agents[3] == {"seed": 4, "cost_limit": 10.0, "lr": 1e-3, "pid_kp": 0.1}
+    np.testing.assert_allclose(hypers.lr, [1e-4, 1e-4, 1e-3, 1e-3] * 2)
+    np.testing.assert_allclose(hypers.pid_kp, 0.1)
+    np.testing.assert_allclose(hypers.critic_lr, config.critic_lr)
+    assert label(config.settings[-1]) == "cost limit 25, lr 0.001, pid_kp 0.1"
+    assert slug(config.settings[-1]) == "cost_limit=25,lr=0.001,pid_kp=0.1"
+
+
+def test_every_continuous_setting_can_be_swept():
+    assert {field.name for field in dataclasses.fields(Hyper)} == {"cost_limit", *CONTINUOUS}
+
+
 WRONG = [
+    ({"sweep": {"lr": (1e-3, -1.0)}}, "lr must be a positive number, got -1.0"),
+    ({"sweep": {"lr": (1e-3, 1e-3)}}, "sweep needs at least one value of lr and no repeats"),
+    ({"sweep": {"num_envs": (1, 2)}}, "unknown swept setting 'num_envs': choose one of lr, critic_lr"),
+    ({"sweep": {"pid_kip": (1.0,)}}, "unknown swept setting 'pid_kip': .*did you mean 'pid_kp'"),
     ({"num_envs": -1}, "num_envs must be a positive integer, got -1"),
     ({"num_steps": 1.5}, "num_steps must be a positive integer, got 1.5"),
     ({"lr": 0.0}, "lr must be a positive number, got 0.0"),
@@ -175,9 +200,12 @@ WRONG = [
     ({"max_grad_norm": -1.0}, "max_grad_norm must be a positive number, got -1.0"),
     ({"normalize_obs": "yes"}, "normalize_obs must be True or False, got 'yes'"),
     ({"eval_episodes": -1}, "eval_episodes must be zero or a positive integer, got -1"),
+    ({"algorithm": "ppo_lagrange"}, "unknown algorithm 'ppo_lagrange': choose one of .*did you mean 'ppo_lagrangian'"),
+    ({"num_groups": 3}, "num_groups=3 does not divide num_envs=512"),
+    ({"num_groups": 512, "num_steps": 12}, "num_minibatches=8 does not divide the batch of .* / 512 = 12 steps"),
     ({"multiplier": "pdi"}, "unknown multiplier law 'pdi': choose one of pid, adam; did you mean 'pid'"),
     ({"multiplier": "adam", "multiplier_init": 0.0}, "multiplier_init must be a positive number with the adam law"),
-    ({"num_envs": 3, "num_steps": 5}, "num_minibatches=8 does not divide the batch of .* 3 x 5 = 15"),
+    ({"num_envs": 3, "num_steps": 5}, "num_minibatches=8 does not divide the batch of .* 3 x 5 / 1 = 15 steps"),
     ({"total_steps": 10}, "total_steps=10 is less than one update of .* 32768 steps"),
 ]
 

@@ -1,9 +1,11 @@
 """The trainer on a toy environment: statistics, learning, fleets, determinism, stop and resume."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import agents
-import mjx_safety
 from agents import networks, normalizer
 from agents.checkpoint import Checkpoints
-from agents.ppo_lagrangian import METRICS, PPOLagrangian, make_fleet
+from agents.loop import METRICS, Trainer, make_fleet
+from agents.mesh import compile_on, make_mesh
 from agents.progress import Reporter
+from tests.test_readme import BLOCKS as README_BLOCKS
 from tests.toy_env import ToyEnv, ToyTask
 
 SMALL = agents.preset(
@@ -40,20 +44,25 @@ SMALL = agents.preset(
 )
 
 
-def make_algorithm(config: agents.Config, **task) -> PPOLagrangian:
-    return PPOLagrangian(mjx_safety.AutoReset(ToyEnv(ToyTask(**task)), config.num_envs), config)
-
-
 @functools.cache
 def compiled(config: agents.Config, **task):
-    algorithm = make_algorithm(config, **task)
+    """The trainer's parts, compiled for one device."""
+    trainer = Trainer(ToyEnv(ToyTask(**task)), config)
     return types.SimpleNamespace(
-        **{name: jax.jit(getattr(algorithm, name)) for name in ("init", "update", "_act", "_evaluate")}
+        **{name: on_one_device(getattr(trainer, name)) for name in ("init", "update", "_act", "_estimate")}
+    )
+
+
+def on_one_device(function):
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=make_mesh(1, 1), in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+        )
     )
 
 
 def start(config: agents.Config = SMALL, **task):
-    """The algorithm's compiled parts, its single agent's initial state and settings."""
+    """The trainer's compiled parts, its single agent's initial state and settings."""
     keys, hypers = make_fleet(config)
     hyper = jax.tree.map(lambda x: x[0], hypers)
     return compiled(config, **task), compiled(config, **task).init(keys[0], hyper), hyper
@@ -76,13 +85,14 @@ def metrics_text(run_dir: Path) -> str:
 def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
     """Cost estimates use this update's batch alone, and no episode's total leaks into the next one."""
     length = 20  # an episode spans updates, and an update spans episode ends
-    algorithm, state, hyper = start(num_steps=length, terminate_at_goal=terminate)
+    trainer, state, hyper = start(num_steps=length, terminate_at_goal=terminate)
     totals, lengths = np.zeros((3, SMALL.num_envs)), np.zeros(SMALL.num_envs, int)
     counted, total_cost = 0, 0.0
     for number in range(1, 7):
-        _, steps = algorithm._act(state, jax.random.split(state.key, 3)[1])
-        state, metrics = algorithm.update(state, hyper)
+        _, steps = trainer._act(state, hyper, jax.random.split(state.key, 3)[1])
+        state, metrics = trainer.update(state, hyper)
         finished = []
+        steps = jax.tree.map(lambda x: x[:, 0], steps)  # the one group
         for t in range(SMALL.num_steps):
             totals += [steps.reward[t], steps.cost[t], steps.goal_met[t]]
             lengths += 1
@@ -103,10 +113,10 @@ def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
 
 
 def test_multiplier_follows_the_estimate_of_its_own_update():
-    algorithm, state, hyper = start()
+    trainer, state, hyper = start()
     for _ in range(3):
         error, integral = state.multiplier.error, state.multiplier.integral
-        state, metrics = algorithm.update(state, hyper)
+        state, metrics = trainer.update(state, hyper)
         dt = SMALL.batch_size / 32_768
         violation = (metrics["cost_estimate"] - 5.0) / 10.0
         np.testing.assert_allclose(state.multiplier.integral, integral + 0.02 * violation * dt, rtol=1e-5)
@@ -115,22 +125,22 @@ def test_multiplier_follows_the_estimate_of_its_own_update():
 
 
 def test_first_batch_is_normalised_by_nothing_and_then_by_what_was_seen():
-    algorithm, state, hyper = start()
-    _, rollout = algorithm._act(state, jax.random.split(state.key, 3)[1])
-    after, _ = algorithm.update(state, hyper)
+    trainer, state, hyper = start()
+    _, rollout = trainer._act(state, hyper, jax.random.split(state.key, 3)[1])
+    after, _ = trainer.update(state, hyper)
     assert state.normalizer.count == 0
-    np.testing.assert_allclose(after.normalizer.mean, np.mean(rollout.obs, (0, 1)), atol=1e-5)
-    np.testing.assert_allclose(after.normalizer.var, np.var(rollout.obs, (0, 1)), atol=1e-5)
+    np.testing.assert_allclose(after.normalizer.mean, np.mean(rollout.obs, (0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(after.normalizer.var, np.var(rollout.obs, (0, 1, 2)), atol=1e-5)
     plain = dataclasses.replace(SMALL, normalize_obs=False)
-    algorithm, state, hyper = start(plain)
-    after, _ = algorithm.update(state, hyper)
+    trainer, state, hyper = start(plain)
+    after, _ = trainer.update(state, hyper)
     assert after.normalizer.count == 0
 
 
 def test_advantages_bootstrap_from_the_observation_before_the_reset():
-    algorithm, state, hyper = start(num_steps=4)
-    _, rollout = algorithm._act(state, jax.random.key(1))
-    batch, _ = algorithm._evaluate(state, rollout, hyper)
+    trainer, state, hyper = start(num_steps=4)
+    _, rollout = trainer._act(state, hyper, jax.random.key(1))
+    batch, _ = trainer._estimate(state, rollout, hyper)
     stats = state.normalizer
     values, next_values = (
         networks.mlp(state.params["cost_value"], normalizer.normalize(obs, stats.mean, stats.std))[..., 0]
@@ -157,15 +167,15 @@ def largest_change(before, after) -> float:
 @pytest.mark.parametrize(("target_kl", "steps"), [(1e-12, 1), (1e12, 8)])
 def test_kl_mask_freezes_the_policy_but_not_the_critics(target_kl, steps):
     config = dataclasses.replace(SMALL, target_kl=target_kl)
-    algorithm, state, hyper = start(config)
-    after, metrics = algorithm.update(state, hyper)
+    trainer, state, hyper = start(config)
+    after, metrics = trainer.update(state, hyper)
     assert metrics["stop_index"] == steps  # the first step is taken at a divergence of zero
     policy, value = (largest_change(state.params[name], after.params[name]) for name in ("policy", "value"))
     assert policy > 0.5 * config.lr
     assert (policy < 1.01 * config.lr) == (steps == 1)  # one step of Adam moves no weight further
     assert value > 2 * config.critic_lr
-    assert after.opt_state["policy"][1].count == steps
-    assert after.opt_state["value"][1].count == 8
+    assert after.opt_state["policy"].count == steps
+    assert after.opt_state["value"].count == 8
 
 
 def test_learns_and_keeps_the_limit(tmp_path):
@@ -200,9 +210,9 @@ def test_learns_and_keeps_the_limit(tmp_path):
 
 
 def test_fleet_equals_single_runs(tmp_path):
-    algorithm = make_algorithm(SMALL)
+    trainer = Trainer(ToyEnv(), SMALL)
     keys, hypers = make_fleet(dataclasses.replace(SMALL, seeds=(0, 7), cost_limits=(5.0, 10.0)))
-    init, update = jax.jit(jax.vmap(algorithm.init)), jax.jit(jax.vmap(algorithm.update))
+    init, update = on_one_device(jax.vmap(trainer.init)), on_one_device(jax.vmap(trainer.update))
     fleet, log = init(keys, hypers), []
     for _ in range(3):
         fleet, metrics = update(fleet, hypers)
@@ -220,16 +230,16 @@ def test_fleet_equals_single_runs(tmp_path):
 
 
 def test_chunk_is_traced_once():
-    algorithm = make_algorithm(SMALL)
     traces = []
 
-    def counted(*args):
-        traces.append(1)
-        return algorithm.chunk(*args)
+    class Counted(Trainer):
+        def chunk(self, *args):
+            traces.append(1)
+            return super().chunk(*args)
 
     keys, hypers = make_fleet(SMALL)
-    chunk = jax.jit(counted)
-    states, metrics = chunk(jax.jit(jax.vmap(algorithm.init))(keys, hypers), hypers, jnp.int32(2))
+    init, chunk = compile_on(make_mesh(1, 1), Counted(ToyEnv(), SMALL))
+    states, metrics = chunk(jax.tree.map(jnp.copy, init(keys, hypers)), hypers, jnp.int32(2))
     assert set(metrics) == set(METRICS)
     chunk(states, hypers, jnp.int32(1))
     assert len(traces) == 1
@@ -291,9 +301,7 @@ def truncate(path: Path) -> None:
 
 
 def garble(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
+    path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
 
 
 @pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
@@ -332,25 +340,61 @@ def test_resume_after_sigkill(whole, tmp_path):
     assert resume(tmp_path / "run") == metrics_text(whole)
 
 
+@pytest.mark.parametrize("damage", [truncate, garble, Path.unlink])
+def test_no_damage_to_a_checkpoint_goes_unnoticed(tmp_path, damage):
+    """Whichever file it is, either what was saved comes back, or the checkpoint before it, with a warning."""
+
+    def state(number: int) -> dict:
+        return {"x": number * np.arange(5000, dtype=np.float32), "key": jax.random.split(jax.random.key(number), 3)}
+
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state(0))
+    with contextlib.closing(Checkpoints(tmp_path / "saved")) as checkpoints:
+        for number in (1, 2):
+            checkpoints.save(number, state(number))
+    names = [path.relative_to(tmp_path / "saved") for path in (tmp_path / "saved" / "2").rglob("*") if path.is_file()]
+    noticed = 0
+    for i, name in enumerate(names):
+        directory = tmp_path / str(i)
+        shutil.copytree(tmp_path / "saved", directory)
+        damage(directory / name)
+        with warnings.catch_warnings(record=True) as caught, contextlib.closing(Checkpoints(directory)) as checkpoints:
+            warnings.simplefilter("always")
+            restored = checkpoints.restore_latest(template)
+        warned = any(f"skipping damaged checkpoint {directory / '2'}" in str(warning.message) for warning in caught)
+        expected = state(1 if warned else 2)
+        np.testing.assert_array_equal(restored["x"], expected["x"])
+        np.testing.assert_array_equal(restored["key"], jax.random.key_data(expected["key"]))
+        noticed += warned
+    assert noticed >= 3
+
+
 def test_divergence_stops_with_the_state_saved(tmp_path):
-    config = dataclasses.replace(SMALL, lr=1e38, critic_lr=1e38)
-    with pytest.raises(FloatingPointError, match=r"training diverged at update 1 .*try a smaller lr"):
+    """Of four agents in one program, only those that diverged are named."""
+    config = dataclasses.replace(SMALL, seeds=(3, 4), sweep={"critic_lr": (1e-3, 1e38)})
+    with pytest.raises(FloatingPointError, match=r"training diverged at update \d .*try a smaller lr") as stop:
         agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
+    assert "(seed 3, cost limit 5, critic_lr 1e+38; seed 4, cost limit 5, critic_lr 1e+38)" in str(stop.value)
     assert (tmp_path / "run" / "diverged" / "2").is_dir()
     assert not any((tmp_path / "run" / "checkpoints").iterdir())
     assert "NaN" not in metrics_text(tmp_path / "run")
-    assert json.loads(metrics_text(tmp_path / "run").splitlines()[-1])["kl"] is None
+    last = json.loads(metrics_text(tmp_path / "run").splitlines()[-1])
+    assert last["critic_lr"] == 1e38
+    assert last["value_loss"] is None
 
 
 # --------------------------------------------------------------------------------------------------------- policy
 
 
 def test_loaded_policy_is_the_trained_one(tmp_path):
+    (ten_lines,) = (block for block in README_BLOCKS if "def act(" in block)
+    assert len([line for line in ten_lines.splitlines() if line.strip()]) <= 10
+    names: dict = {}
+    exec(ten_lines, names)
+    numpy_act = names["act"]
     config = dataclasses.replace(SMALL, seeds=(0, 7), total_steps=3 * SMALL.batch_size)
     result = agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
-    algorithm = make_algorithm(config)
     keys, hypers = make_fleet(config)
-    template = jax.eval_shape(jax.vmap(algorithm.init), keys, hypers)
+    template = jax.eval_shape(compile_on(make_mesh(1, 1), Trainer(ToyEnv(), config)).init, keys, hypers)
     trained = Checkpoints(result.run_dir / "checkpoints").restore_latest(template)
     obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     key = jax.random.key(3)
@@ -367,10 +411,11 @@ def test_loaded_policy_is_the_trained_one(tmp_path):
         noise = np.exp(state.params["policy"]["log_std"]) * np.asarray(jax.random.normal(key, (5, 2)))
         np.testing.assert_allclose(policy(obs, key), expected + noise, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(policy(jnp.array(obs), key), expected + noise, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(numpy_act(result.run_dir / "policy.npz", obs, agent), policy(obs), rtol=1e-6)
     np.testing.assert_array_equal(result.policy(obs), agents.load_policy(result.run_dir)(obs))
     with pytest.raises(ValueError, match=r"expects observations of shape \[..., 4\], got \(5, 3\)"):
         policy(obs[:, :3])
-    with pytest.raises(ValueError, match=r"trained 2 agent\(s\), numbered from 0; there is no agent 2"):
+    with pytest.raises(ValueError, match=r"holds 2 agent\(s\), numbered from 0; there is no agent 2"):
         agents.load_policy(result.run_dir, 2)
     with pytest.raises(FileNotFoundError, match="no trained policy in"):
         agents.load_policy(tmp_path)

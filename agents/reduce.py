@@ -1,0 +1,40 @@
+"""Reductions over a whole batch, wherever its parts lie.
+
+A batch is split over the devices of the mesh axis AXIS, every device holding the same share (see `agents.mesh`). A
+number that the whole batch decides, such as a mean or a gradient, must come through here: the local share first, then
+the other devices'. Every device ends up with the same value, bit by bit.
+
+`mean` may be differentiated: JAX transposes the sum over devices into a sum over devices, so that each device gets its
+share of the gradient, and `average` of these shares is the gradient of the whole.
+"""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+AXIS = "data"
+
+Tree = TypeVar("Tree")
+
+
+def average(tree: Tree) -> Tree:
+    """Mean over devices of values that each one has computed from its share."""
+    # XLA does not remove an all-reduce over a single device from a loop.
+    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
+
+
+def mean(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+    """Mean over local axes, all of them by default, and over devices."""
+    return average(jnp.mean(x, axes))
+
+
+def moments(x: jax.Array, axes: tuple[int, ...] | None = None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over local axes, leading ones or by default all, and over devices."""
+    centre = mean(x, axes)
+    return centre, mean(jnp.square(x - centre), axes)
+
+
+def total(x: jax.Array) -> jax.Array:
+    """Sum over all local axes and over devices, float32 []."""
+    return jax.lax.psum(jnp.sum(x.astype(jnp.float32)), AXIS)

@@ -1,0 +1,207 @@
+"""docs/learning.md: rows of the learning benchmark beside the published ones, and the Safety Gym paper's metrics."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents import aggregate
+
+Row = dict[str, Any]
+
+RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
+PUBLISHED = json.loads((Path(__file__).parent / "original" / "learning.json").read_text())
+CHARACTERISTIC: dict[str, list[float]] = PUBLISHED["characteristic"]
+COST_LIMIT = 25.0
+SLATES = {
+    "SG6": ("CarGoal1", "DoggoGoal1", "PointButton1", "PointGoal1", "PointGoal2", "PointPush1"),
+    "SG1": tuple(task for task in CHARACTERISTIC if task.endswith("1")),
+    "SG2": tuple(task for task in CHARACTERISTIC if task.endswith("2")),
+    "SGPoint": tuple(task for task in CHARACTERISTIC if task.startswith("Point")),
+    "SGCar": tuple(task for task in CHARACTERISTIC if task.startswith("Car")),
+    "SGDoggo": tuple(task for task in CHARACTERISTIC if task.startswith("Doggo")),
+    "SG18": tuple(CHARACTERISTIC),
+}
+SOURCES = ("starter agents", "OmniSafe", "SafePO")
+METHODS = {  # published name: our algorithm, and its multiplier's law where it has one
+    "PPO": ("ppo", None),
+    "PPO-Lagrangian": ("ppo_lagrangian", "adam"),
+    "PPO-PID": ("ppo_lagrangian", "pid"),
+    "TRPO": ("trpo", None),
+    "TRPO-Lagrangian": ("trpo_lagrangian", "adam"),
+    "TRPO-PID": ("trpo_lagrangian", "pid"),
+    "CPO": ("cpo", None),
+    "FOCOPS": ("focops", None),
+    "P3O": ("p3o", None),
+    "CRPO": ("crpo", None),
+    "PPO, fixed penalty": ("ppo_fixed", None),
+    "PPOSaute": ("ppo_saute", None),
+    "PPOEarlyTerminated": ("ppo_early_terminated", None),
+    "TRPOSaute": ("trpo_saute", None),
+    "TRPOEarlyTerminated": ("trpo_early_terminated", None),
+}
+
+
+def budget(task: str) -> int:
+    """Environment steps of the paper's runs."""
+    return 100_000_000 if task.startswith("Doggo") else 10_000_000
+
+
+def normalize(task: str, episode_return: float, cost: float, cost_rate: float) -> tuple[float, float, float]:
+    """Return, constraint violation and cost rate relative to unconstrained PPO: Ray et al. 2019, section 5.
+
+    Args:
+        task: of SG18.
+        episode_return: at the end of training.
+        cost: of an episode, at the end of training.
+        cost_rate: mean cost per step over all of training.
+    """
+    reference_return, reference_cost, reference_rate = CHARACTERISTIC[task]
+    violation = max(0.0, cost - COST_LIMIT) / max(1e-6, reference_cost - COST_LIMIT)
+    return episode_return / reference_return, violation, cost_rate / reference_rate
+
+
+def read(path: Path) -> list[Row]:
+    """The newest row of every seed of a task, method, cost limit and number of steps."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    newest = {}
+    for row in map(json.loads, lines):
+        key = row["task"], row["algorithm"], row["multiplier"], row["preset"], row["cost_limit"], row["steps"]
+        newest[*key, row["seed"]] = row
+    return list(newest.values())
+
+
+def method(row: Row) -> str:
+    """The published name of what a row trained."""
+    for name, (algorithm, law) in METHODS.items():
+        if row["algorithm"] == algorithm and law in (None, row["multiplier"]):
+            return name
+    return row["algorithm"]
+
+
+def page(rows: list[Row]) -> str:
+    """The page, in Markdown."""
+    parts = [
+        "<!-- Written by `python -m benchmarks.learning`. -->",
+        "# Learning",
+        "`python -m benchmarks.learning` trains agents and evaluates them; this page shows what it has measured beside "
+        "what others have published. A cell is return / cost / cost rate: of an episode at the end of training, and "
+        "per step over all of training. The limit is 25. Published rows of OmniSafe and SafePO are of mean actions, on "
+        "Safety-Gymnasium's versions of the tasks, and have no cost rate. *missing* is what nobody has run here yet.",
+        "## The paper's metrics",
+        "Relative to unconstrained PPO, averaged over the tasks of a slate: return / violation / cost rate. More "
+        "return is better, less of the others. In brackets are 95 % stratified bootstrap intervals of the "
+        "interquartile mean over runs.",
+        *(_slate(name, rows) for name in ("SG6", "SG18")),
+    ]
+    for task in SLATES["SG18"]:
+        parts += [f"## {task}", _task(task, rows)]
+        ours = [row for row in rows if row["task"] == task]
+        parts += [_detail(ours)] if ours else []
+    parts += ["## Sources", "\n".join(f"- {name}: {text}." for name, text in PUBLISHED["sources"].items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _runs(task: str, name: str, rows: list[Row]) -> list[Row]:
+    """Rows that compare with the published ones: the same limit, and all steps but the last, partial update's."""
+    full = [row for row in rows if row["cost_limit"] == COST_LIMIT and row["steps"] >= 0.99 * budget(task)]
+    return [row for row in full if row["task"] == task and method(row) == name]
+
+
+def _slate(slate: str, rows: list[Row]) -> str:
+    tasks = SLATES[slate]
+    table = []
+    for name in METHODS:
+        published = PUBLISHED["aggregates"].get(slate, {}).get(name) or _normalized_starter(tasks, name)
+        table.append((name, _ours_normalized(tasks, name, rows), _triple(published) if published else ""))
+    return f"**{slate}**: {', '.join(tasks)}\n\n" + _markdown(("method", "ours", "published"), table)
+
+
+def _ours_normalized(tasks: tuple[str, ...], name: str, rows: list[Row]) -> str:
+    runs = {task: _runs(task, name, rows) for task in tasks}
+    missing = [task for task, found in runs.items() if not found]
+    if missing:
+        return f"*missing* {len(missing)} of {len(tasks)} tasks"
+    fewest = min(map(len, runs.values()))
+    scores = np.array(
+        [
+            [normalize(task, *(row["train"][key] for key in ("return", "cost", "cost_rate"))) for row in found[:fewest]]
+            for task, found in runs.items()
+        ]
+    )  # [tasks, runs, metrics]
+    cells = []
+    for i in range(3):
+        ends = aggregate.interval(scores[..., i])
+        cells.append(f"{scores[..., i].mean():.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""))
+    return " / ".join(cells) + f" ({fewest} seeds)"
+
+
+def _normalized_starter(tasks: tuple[str, ...], name: str) -> list[float] | None:
+    found = {row["task"]: row for row in PUBLISHED["rows"] if row["source"] == SOURCES[0] and row["algorithm"] == name}
+    if not set(tasks) <= found.keys():
+        return None
+    scores = [normalize(task, *(found[task][key] for key in ("return", "cost", "cost_rate"))) for task in tasks]
+    return [float(score) for score in np.mean(scores, 0)]
+
+
+def _task(task: str, rows: list[Row]) -> str:
+    table = []
+    published = {(row["source"], row["algorithm"]): row for row in PUBLISHED["rows"] if row["task"] == task}
+    others = {name for _, name in published} - METHODS.keys()
+    for name in (*METHODS, *sorted(others)):
+        runs = _runs(task, name, rows)
+        ours = "*missing*" if name in METHODS else ""
+        if runs:
+            names = "return", "cost", "cost_rate"
+            ours = _cell({key: float(np.mean([row["train"][key] for row in runs])) for key in names})
+            ours += f" ({len(runs)} seeds)"
+        cells = [_cell(published.get((source, name))) for source in SOURCES]
+        if name in METHODS or any(cells):
+            table.append((name, ours, *cells))
+    return _markdown(("method", "ours", *SOURCES), table)
+
+
+def _detail(rows: list[Row]) -> str:
+    """Our runs of a task in full: one line per method, preset, limit and number of steps."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((method(row), row["preset"], row["cost_limit"], row["steps"]), []).append(row)
+    table = []
+    for (name, preset, cost_limit, steps), runs in sorted(groups.items(), key=str):
+        evaluated = [
+            f"{_iqm(row[mode]['return'] for row in runs)} / {_iqm(row[mode]['cost'] for row in runs)}"
+            for mode in ("stochastic", "deterministic")
+        ]
+        end = " / ".join(_iqm(row["train"][key] for row in runs) for key in ("return", "cost"))
+        rate = f"{np.mean([row['train']['cost_rate'] for row in runs]):.4f}"
+        last = _iqm(row["last_quarter_cost"] for row in runs)
+        speed = f"{np.mean([row['steps_per_second'] for row in runs]):,.0f}"
+        start = name, preset, f"{cost_limit:g}", f"{steps:.3g}", str(len(runs))
+        table.append((*start, end, rate, last, *evaluated, speed, runs[-1]["commit"] or ""))
+    header = ("method", "preset", "limit", "steps", "seeds", "end of training", "cost rate", "cost of the last quarter")
+    header += ("100 episodes, sampled", "100 episodes, mean actions", "steps/s", "commit")
+    return _markdown(header, table)
+
+
+def _iqm(values: Iterable[float]) -> str:
+    scores = np.array(list(values))
+    ends = aggregate.interval(scores[None])
+    return f"{aggregate.iqm(scores):.1f}" + (f" [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else "")
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    rate = f" / {row['cost_rate']:.4f}" if "cost_rate" in row else ""
+    return f"{row['return']:.2f} / {row['cost']:.1f}{rate}"
+
+
+def _triple(values: Iterable[float]) -> str:
+    return " / ".join(f"{value:.3f}" for value in values)
+
+
+def _markdown(header: tuple[str, ...], table: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *table]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

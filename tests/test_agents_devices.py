@@ -1,0 +1,72 @@
+"""A fleet on two devices is the fleet on one, whichever axis is split."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import agents
+from agents.loop import METRICS, Trainer, make_fleet
+from agents.mesh import compile_on, make_mesh
+from tests.toy_env import ToyEnv
+
+CONFIG = agents.preset(
+    "cpu",
+    num_envs=8,
+    num_groups=2,
+    num_steps=32,
+    total_steps=8 * 32 * 3,
+    num_epochs=2,
+    num_minibatches=4,
+    hidden_sizes=(8,),
+    cost_limits=(1.0,),
+    updates_per_chunk=3,
+)
+FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+
+
+def train(devices: int, num_agents: int, algorithm: str) -> dict[str, np.ndarray]:
+    """Three updates: metrics [updates, agents], and the policy's weights."""
+    config = agents.preset("cpu", **{**vars(CONFIG), "algorithm": algorithm, "seeds": tuple(range(num_agents))})
+    keys, hypers = make_fleet(config)
+    mesh = make_mesh(num_agents, config.num_groups, jax.devices()[:devices])
+    assert mesh.size == devices
+    assert mesh.shape["agent"] == min(devices, num_agents)
+    init, chunk = compile_on(mesh, Trainer(ToyEnv(), config))
+    states, metrics = chunk(jax.tree.map(jax.numpy.copy, init(keys, hypers)), hypers, jax.numpy.int32(3))
+    assert len(states.env.reward.sharding.device_set) == devices
+    leaves = {f"weights {i}": leaf for i, leaf in enumerate(jax.tree.leaves(states.params))}
+    return jax.device_get({name: metrics[name] for name in METRICS} | leaves)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("2 ppo_lagrangian", id="agents"),
+        pytest.param("1 ppo_lagrangian", id="data"),
+        pytest.param("1 cpo", id="data, trust region", marks=pytest.mark.slow),
+        pytest.param("1 p3o", id="data, hinge of a mean", marks=pytest.mark.slow),
+    ],
+)
+def test_two_devices_equal_one(tmp_path, case):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}
+    environment = os.environ | cache | {"XLA_FLAGS": FLAGS, "PYTHONPATH": "."}
+    command = [sys.executable, __file__, str(tmp_path / "runs.npz"), *case.split()]
+    subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, check=True)
+    runs = dict(np.load(tmp_path / "runs.npz"))
+    names = {name.split("/")[1] for name in runs}
+    assert {"kl", "multiplier", "weights 0"} < names
+    for name in names:
+        np.testing.assert_allclose(runs[f"2/{name}"], runs[f"1/{name}"], rtol=1e-3, atol=1e-5, err_msg=name)
+    assert runs["1/cost_mean"].any()
+    assert runs["1/stop_index"].all()
+
+
+if __name__ == "__main__":
+    path, num_agents, algorithm = sys.argv[1:]
+    both = {devices: train(devices, int(num_agents), algorithm) for devices in (1, 2)}
+    np.savez(path, **{f"{devices}/{name}": x for devices, run in both.items() for name, x in run.items()})

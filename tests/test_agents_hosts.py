@@ -1,0 +1,116 @@
+"""Several devices and several processes give what one device gives, and a run moves from one to the other."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import agents
+from agents import hosts
+from tests.test_agents_training import SMALL
+from tests.toy_env import ToyEnv
+
+ROOT = Path(__file__).parents[1]
+SHARED = dataclasses.replace(SMALL, num_groups=2)  # one agent, its environments on both devices
+FLEET = dataclasses.replace(SMALL, seeds=(0, 7))  # an agent on each device
+CONFIGS = {"shared": SHARED, "fleet": FLEET}
+
+
+def start(run_dir: Path, config: agents.Config, devices: int, **words) -> subprocess.Popen:
+    words |= {
+        "run_dir": str(run_dir),
+        "config": dataclasses.asdict(config),
+        "cache": jax.config.jax_compilation_cache_dir,
+    }
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.train_toy", json.dumps(words)]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | flags, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> dict:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, Path]:
+    """Run directories of the same training on one device."""
+    return {
+        name: agents.train(ToyEnv(), config, run_dir=tmp_path_factory.mktemp(name) / "run", progress=False).run_dir
+        for name, config in CONFIGS.items()
+    }
+
+
+def assert_same(run_dir: Path, reference: Path) -> None:
+    rows, expected = ((path / "metrics.jsonl").read_text().splitlines() for path in (run_dir, reference))
+    assert len(rows) == len(expected)
+    for row, other in zip(map(json.loads, rows), map(json.loads, expected), strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            if value is None or other[name] is None:
+                assert value == other[name]
+            else:
+                np.testing.assert_allclose(value, other[name], rtol=1e-2, atol=1e-3, err_msg=f"{name} of {row}")
+    for name, array in np.load(run_dir / "policy.npz").items():
+        np.testing.assert_allclose(array, np.load(reference / "policy.npz")[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(alone, tmp_path):
+    """Both work on the same agent, and only the first one writes: the second one's directory is never made."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [start(tmp_path / f"run{i}", SHARED, devices=1, processes=[coordinator, 2, i]) for i in range(2)]
+    first, second = (finish(process) for process in processes)
+    assert first == second
+    assert first["devices"] == 2
+    assert not (tmp_path / "run1").exists()
+    assert_same(tmp_path / "run0", alone["shared"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_killed_on_two_devices_ends_the_same_on_one(alone, tmp_path, name):
+    """What two devices did before the kill is in the metrics too."""
+    config = CONFIGS[name]
+    process = start(tmp_path / "run", config, devices=2)
+    saved = tmp_path / "run" / "checkpoints"
+    while process.poll() is None and not (saved.exists() and any(path.name.isdecimal() for path in saved.iterdir())):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    agents.train(ToyEnv(), config, run_dir=tmp_path / "run", resume=True, devices=1, progress=False)
+    assert_same(tmp_path / "run", alone[name])
+
+
+def test_hosts_without_work_are_refused(tmp_path, monkeypatch):
+    class Device:
+        def __init__(self, process_index):
+            self.process_index = process_index
+
+    monkeypatch.setattr(hosts, "choose_devices", lambda _: [Device(0), Device(1)])
+    with pytest.raises(ValueError, match="1 agents of 1 groups fill 1 of 2 devices, which leaves whole hosts without"):
+        agents.train(ToyEnv(), SMALL, run_dir=tmp_path / "run")
+    assert not any(tmp_path.iterdir())
+
+
+def test_more_devices_than_there_are(tmp_path):
+    with pytest.raises(ValueError, match="devices must be from 1 to the 1 that there are, got 2"):
+        agents.train(ToyEnv(), SMALL, run_dir=tmp_path / "run", devices=2)
+    assert not any(tmp_path.iterdir())
+
+
+def test_half_of_a_coordinator():
+    with pytest.raises(ValueError, match="--coordinator HOST:PORT, --num-processes N and --process-id I together"):
+        hosts.initialize("localhost:1234", None, 0)
