@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mjx_safety import Env, articulated, contact, scene
+from mjx_safety import Env, articulated, scene
 from mjx_safety.objectives import Button, Circle, Goal, Objective, Push, Run
 from mjx_safety.objects import Box, Buttons, Gremlins, Hazards, Objects, Pillars, Vases, Walls
 from mjx_safety.robots import CAR, DOGGO, POINT, Robot
@@ -25,7 +25,7 @@ FAMILIES: dict[str, tuple[type[Objective], tuple[str, ...]]] = {
 }
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 GENERATED = "<!-- Written by `python -m docs`; change the code that it describes instead. -->\n\n"
-DEFAULT = (articulated.ITERATIONS, articulated.CONTACTS, len(contact.FRICTION))
+DEFAULT = (articulated.ITERATIONS, articulated.CONTACTS, articulated.FRICTIONS)
 READINGS = (  # by pattern of the name: what is read, and its unit
     (r"accelerometer", "acceleration and the floor's support, robot frame", "m/s^2"),
     (r"velocimeter", "velocity, robot frame", "m/s"),
@@ -190,13 +190,15 @@ with implicit damping. What differs from MuJoCo and MJX is how little is compute
   in reach or still moving are gathered into chunks and stepped again with contacts (`sparse.cond`).
 
 What is left out: contacts of the Doggo's legs with each other (5 of 87,000 contacts in the recordings), of the Car's
-chassis with the floor, of boxes of different kinds, and of gremlins with each other. Walls meet a robot's corners only.
+chassis with the floor, of boxes of different kinds, and of gremlins with each other; a third point of a body on the
+floor; rolling friction (0.1 mm). Walls meet a robot's corners only.
 
 ## Error and speed
 
-Newton steps, contacts and directions of friction (5: condim 6, 2: condim 3) beside C MuJoCo in float64 on the same
-model: error of the position after 1 and 10 environment steps under random commands, in millimetres, and speed relative
-to 8 Newton steps. Made by `python -m benchmarks.frontier`; the default is in bold.
+Newton steps, a body's contacts with the floor and directions of friction (5: all of condim 6; 3: no rolling; 2: sliding
+alone) beside C MuJoCo in float64 on the same model: error of the position after 1 and 10 environment steps under random
+commands, in millimetres, and speed relative to the finest setting. Made by `python -m benchmarks.frontier`; the default
+is in bold.
 
 ![error and speed](pictures/frontier.png)
 

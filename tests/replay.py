@@ -12,7 +12,12 @@ import numpy as np
 from mjx_safety import make, scene
 
 GEOMS = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in ("box", "cylinder", "sphere")}
-COSTS = {"vases": "cost_vases_contact", "pillars": "cost_pillars", "buttons": "cost_buttons", "gremlins": "cost_gremlins"}
+COSTS = {
+    "vases": "cost_vases_contact",
+    "pillars": "cost_pillars",
+    "buttons": "cost_buttons",
+    "gremlins": "cost_gremlins",
+}
 
 
 def replay(task_id: str, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -27,7 +32,9 @@ def replay(task_id: str, recorded: dict[str, np.ndarray]) -> tuple[np.ndarray, d
         world = {name: x[window] for name, x in recorded.items()}
         touched, end = _play(task_id, world)
         costs = {kind: name for kind, name in COSTS.items() if name in world}
-        same.append([all((kind in hit) == bool(world[costs[kind]][t]) for kind in costs) for t, hit in enumerate(touched)])
+        same.append(
+            [all((kind in hit) == bool(world[costs[kind]][t]) for kind in costs) for t, hit in enumerate(touched)]
+        )
         for kind, pos in end.items():
             ends.setdefault(kind, []).append(pos)
     return np.array(same), {kind: np.array(pos) for kind, pos in ends.items()}
@@ -46,7 +53,9 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
     _set_robot(task, data, world)
     pushed = {kind.name: kind for kind in task.objects if kind.boxes()}
     for name in pushed:
-        parts = (world[f"world.{name}_{part}"].reshape(-1, size) for part, size in zip(("pos", "quat"), (3, 4), strict=True))
+        parts = (
+            world[f"world.{name}_{part}"].reshape(-1, size) for part, size in zip(("pos", "quat"), (3, 4), strict=True)
+        )
         rates = (world[f"world.{name}_{part}"].reshape(-1, 3) for part in ("linvel", "angvel"))
         for i, (pos, quat, linvel, angvel) in enumerate(zip(*parts, *rates, strict=True)):
             joint = model.joint(f"{name}{i}")
