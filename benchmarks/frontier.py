@@ -25,7 +25,7 @@ from mjx_safety.robots import CAR, DOGGO, Robot
 
 FRAME_SKIP = 10  # physics steps of an environment step
 ENV_STEPS = 10
-# Newton steps, a body's contacts with the floor, directions of friction (5: all of condim 6; 3: no rolling; 2: sliding).
+# Newton steps, a body's contacts with the floor, directions of friction (5: condim 6; 3: no rolling; 2: sliding alone).
 FINEST = (8, 2, 5)
 SETTINGS = [FINEST, (8, 2, 3), (6, 2, 3), (5, 2, 3), (4, 2, 3), (3, 2, 3), (6, 1, 3), (6, 2, 2)]
 
