@@ -156,8 +156,8 @@ class Env:
           time [], robot_pos [3], robot_quat [4], robot_linvel [3], robot_angvel [3], joint_pos and joint_vel [joints],
           ctrl [action_size], buttons_timer [] (0 where there are no buttons), and for each kind its positions, such as
           hazards_pos [num, 3]; for kinds that move also vases_quat [num, 4], vases_linvel [num, 3] and vases_angvel
-          [num, 3]; gremlins_center [num, 3] too. The goal and the box are single: goal_pos [3], box_pos [3]. In Button
-          tasks goal_button [] is the index of the goal.
+          [num, 3]; gremlins_center [num, 3] too, and gremlins_yaw [num], the heading to which they turn back. The goal
+          and the box are single: goal_pos [3], box_pos [3]. In Button tasks goal_button [] is the index of the goal.
         """
         task = self.task
         body = robots.pose(task.robot, state.physics.qpos, state.physics.qvel)
@@ -180,7 +180,8 @@ class Env:
             world |= {f"{name}_{part}": getattr(boxes, part) for part in ("quat", "linvel", "angvel")}
         for kind in self._moving:
             if kind.name in state.physics.home:
-                world[f"{kind.name}_center"] = _raise(state.physics.home[kind.name][:, :2], kind.height)
+                home = state.physics.home[kind.name]
+                world |= {f"{kind.name}_center": _raise(home[:, :2], kind.height), f"{kind.name}_yaw": home[:, 2]}
         return {name: x[0] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
 
     def set_world(self, world: dict[str, jax.Array], key: jax.Array) -> State:
@@ -189,7 +190,7 @@ class Env:
         Args:
           world: arrays as `get_world` gives them. Positions of the robot and of every kind are needed; what else is
             missing is zero: velocities, upright default pose, last action, time, timer. Gremlins without a centre are
-            where they would be at that time.
+            where they would be at that time, and without a yaw they have not been turned.
           key: for the goals to come.
 
         Raises:
@@ -200,7 +201,9 @@ class Env:
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
         centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in world}
-        world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | world
+        turned = {name: (upright | world)[f"{name}_quat"] for name in self._homes()}
+        yaws = {f"{name}_yaw": geometry.twist(quat) for name, quat in turned.items()}
+        world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | yaws | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
         qpos, qvel = robots.coordinates(self.task.robot, body, world["joint_pos"], world["joint_vel"])
@@ -209,9 +212,7 @@ class Env:
             for kind in self._moving
         }
         home = {
-            name: jnp.concatenate(
-                [world[f"{name}_center"][:, :2], geometry.twist(world[f"{name}_quat"])[:, None]], axis=1
-            )
+            name: jnp.concatenate([world[f"{name}_center"][:, :2], world[f"{name}_yaw"][:, None]], axis=1)
             for name in self._homes()
         }
         places = [

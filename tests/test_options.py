@@ -158,3 +158,17 @@ def test_a_task_of_ones_own_takes_ten_lines(num_steps, monkeypatch):
     env = mjx_safety.make("Warehouse")
     assert {"box_lidar", "goal_lidar", "hazards_lidar", "walls_lidar"} < set(env.observation_slices)
     assert env.task.num_steps == num_steps
+
+
+def test_a_gremlin_that_was_turned_still_turns_back():
+    env = mjx_safety.make("PointButton1")
+    state = jax.jit(env.reset)(jax.random.key(0))
+    gremlins = state.physics.boxes["gremlins"]
+    turned = gremlins.replace(quat=gremlins.quat[:, jnp.array([3, 1, 2, 0])])
+    state = state.replace(physics=state.physics.replace(boxes={"gremlins": turned}))
+    world = env.get_world(state)
+    copy = jax.jit(env.set_world)(world, state.key)
+    np.testing.assert_allclose(copy.physics.home["gremlins"], state.physics.home["gremlins"], atol=1e-6)
+    del world["gremlins_yaw"]
+    copy = jax.jit(env.set_world)(world, state.key)
+    assert np.abs(copy.physics.home["gremlins"] - state.physics.home["gremlins"])[:, 2].max() > 0.1
