@@ -77,7 +77,7 @@ def test_a_slate_is_trained_evaluated_and_shown(toy, tmp_path, monkeypatch, caps
     again = [json.loads(line) for line in output.read_text().splitlines()]
     assert again == rows
 
-    # Two limits of one seed are another run than two seeds of one limit.
+    # A directory that holds other settings is refused before anything is trained.
     (config,) = (run.config for run in learning.plan(learning.Args(("PointGoal1",), seeds=(0, 1), steps=1024)))
     (run_dir,) = (tmp_path / "runs").iterdir()
     run_directory.write_atomically(
