@@ -1,5 +1,7 @@
 """What several seeds say together: interquartile means with bootstrap intervals (Agarwal et al. 2021, section 4)."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -10,23 +12,31 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     return np.mean(ordered[..., cut : scores.shape[-1] - cut], -1)
 
 
-def interval(scores: np.ndarray, resamples: int = 2000, level: float = 0.95) -> tuple[float, float] | None:
-    """Stratified percentile bootstrap of the IQM: every task's runs are drawn again with replacement.
+def mean(scores: np.ndarray) -> np.ndarray:
+    """Mean along the last axis."""
+    return np.mean(scores, -1)
+
+
+def interval(
+    scores: np.ndarray, resamples: int = 2000, level: float = 0.95, statistic: Callable[[np.ndarray], np.ndarray] = iqm
+) -> tuple[float, float] | None:
+    """Stratified percentile bootstrap: every task's runs are drawn again with replacement.
 
     Args:
         scores: float [tasks, runs].
         resamples: how many times.
         level: of confidence.
+        statistic: along the last axis, such as `iqm` or `mean`.
 
     Returns:
-        The ends of the interval of iqm over all scores, None where there is only one run.
+        The ends of the interval of the statistic over all scores, None where there is only one run.
     """
     num_tasks, num_runs = scores.shape
     if num_runs < 2:
         return None
     drawn = np.random.default_rng(0).integers(num_runs, size=(resamples, num_tasks, num_runs))
     samples = np.take_along_axis(scores[None], drawn, -1).reshape(resamples, -1)
-    low, high = np.quantile(iqm(samples), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(statistic(samples), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -39,16 +39,21 @@ class Checkpoints:
         """Start writing `state`; waits for the previous checkpoint first."""
         arrays = hosts.to_host(state)
         if self._manager is not None:
-            items = {"state": ocp.args.StandardSave(arrays), "digest": ocp.args.JsonSave({"crc32": _crc32(arrays)})}
+            digest = {"crc32": _crc32(arrays), "leaves": _leaves(arrays)}
+            items = {"state": ocp.args.StandardSave(arrays), "digest": ocp.args.JsonSave(digest)}
             self._manager.save(num_updates, args=ocp.args.Composite(**items), force=True)
 
     def restore_latest(self, template: Any) -> Any | None:
         """The newest readable state as numpy arrays, keys as their data; None where there is none.
 
-        A checkpoint that cannot be read, or whose content is not what was saved, is named in a warning and removed.
+        A newer checkpoint that cannot be read, or whose content is not what was saved, is named in a warning and moved
+        aside to damaged-<number>. Where none can be read, all stay where they are.
 
         Args:
             template: a pytree of jax.ShapeDtypeStruct, as from `jax.eval_shape`.
+
+        Raises:
+            ValueError: there are checkpoints, but none that can be read, or of a state that does not fit the template.
         """
         return hosts.on_first(lambda: self._read_latest(jax.eval_shape(hosts.key_data, template)))
 
@@ -59,23 +64,63 @@ class Checkpoints:
 
     def _read_latest(self, template: Any) -> Any | None:
         assert self._manager is not None
-        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
-        items = {"state": ocp.args.StandardRestore(empty), "digest": ocp.args.JsonRestore()}
-        for step in sorted((int(p.name) for p in self.directory.iterdir() if p.name.isdecimal()), reverse=True):
-            path = self.directory / str(step)
+        steps = sorted((int(p.name) for p in self.directory.iterdir() if p.name.isdecimal()), reverse=True)
+        reasons: dict[int, str] = {}
+        for step in steps:
             try:
-                restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-                state = restored["state"]
-                if restored["digest"]["crc32"] != _crc32(state):
-                    raise ValueError("its content does not match its checksum")
+                digest = self._read(step, "digest", ocp.args.JsonRestore())
+                leaves = digest.get("leaves")
             except Exception as error:  # whatever the storage layer raises on a damaged file
-                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-                warnings.warn(f"skipping damaged checkpoint {path}: {reason}", stacklevel=2)
-                shutil.rmtree(path)
-                self._manager.reload()
+                reasons[step] = _first_line(error)
                 continue
+            if leaves != _leaves(template):
+                raise ValueError(
+                    f"checkpoint {self.directory / str(step)} was made by another environment or version: "
+                    f"{_difference(leaves or {}, _leaves(template))}"
+                )
+            try:
+                empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
+                state = self._read(step, "state", ocp.args.StandardRestore(empty))
+                if digest["crc32"] != _crc32(state):
+                    raise ValueError("its content does not match its checksum")
+            except Exception as error:
+                reasons[step] = _first_line(error)
+                continue
+            for damaged, reason in reasons.items():
+                self._move_aside(damaged, reason)
             return state
+        if steps:
+            why = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
+            raise ValueError(f"no checkpoint in {self.directory} can be read ({why}): name another --run-dir")
         return None
+
+    def _read(self, step: int, item: str, how: Any) -> Any:
+        assert self._manager is not None
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: how}))[item]
+
+    def _move_aside(self, step: int, reason: str) -> None:
+        assert self._manager is not None
+        path, aside = self.directory / str(step), self.directory / f"damaged-{step}"
+        warnings.warn(f"skipping damaged checkpoint {path}: {reason}; it is now {aside.name}", stacklevel=2)
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier attempt at the same update
+        path.rename(aside)
+        self._manager.reload()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Shape and type of every leaf by its path, as JSON keeps them."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _difference(there: dict[str, str], here: dict[str, str]) -> str:
+    """The first leaf in which two states differ."""
+    name = next(name for name in {**here, **there} if there.get(name) != here.get(name))
+    return f"{name} is {there.get(name, 'missing')} there but {here.get(name, 'missing')} here"
 
 
 def _crc32(tree: Any) -> int:

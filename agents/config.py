@@ -188,6 +188,7 @@ PRESETS = {
     # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into
     # minibatches. What stays ours: value targets are GAE + V instead of discounted returns-to-go, initial weights
     # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch.
+    # target_kl is where their PPO stops, 1.2 x 0.01; the trust region of their TRPO and CPO is PAPER_TRUST_REGION.
     "paper": Config(
         total_steps=10_000_000,
         num_envs=1024,
@@ -204,6 +205,10 @@ PRESETS = {
 }
 
 
+PAPER_TRUST_REGION = 0.01
+"""What target_kl is in safety-starter-agents with TRPO and CPO; a preset does not know the algorithm."""
+
+
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
     """`name` if it is allowed, else a ValueError that lists the choices and the nearest one."""
     allowed = list(allowed)
@@ -215,11 +220,16 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 
 def preset(name: str | None = None, **overrides: Any) -> Config:
-    """A preset with some fields replaced; without a name `gpu` on an accelerator and `cpu` elsewhere."""
-    name = name or ("cpu" if jax.default_backend() == "cpu" else "gpu")
+    """A preset with some fields replaced; which one as in `preset_name`."""
+    name = preset_name(name)
     for field in overrides:
         choose("setting", field, (f.name for f in dataclasses.fields(Config)))
-    return dataclasses.replace(PRESETS[choose("preset", name, PRESETS)], **overrides)
+    return dataclasses.replace(PRESETS[name], **overrides)
+
+
+def preset_name(name: str | None = None) -> str:
+    """The name, if there is such a preset; without one `gpu` on an accelerator and `cpu` elsewhere."""
+    return choose("preset", name or ("cpu" if jax.default_backend() == "cpu" else "gpu"), PRESETS)
 
 
 def _check(config: Config, fields: str, kind: type, low: float, high: float, what: str, open_low: bool = False) -> None:

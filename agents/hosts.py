@@ -60,20 +60,29 @@ def on_first(function: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return function()
-    outcome: tuple[Any, Exception | None] = (None, None)
+    outcome = b""
     if is_first():
         try:
-            outcome = function(), None
+            outcome = pickle.dumps((function(), None))
         except Exception as error:  # whatever it is, the others must not wait for ever
-            outcome = None, error
+            outcome = pickle.dumps((None, _portable(error)))
     result, error = _broadcast(outcome)
     if error is not None:
         raise error
     return result
 
 
-def _broadcast(value: Any) -> Any:
-    data = np.frombuffer(pickle.dumps(value), np.uint8) if is_first() else np.zeros(0, np.uint8)
+def _portable(error: Exception) -> Exception:
+    """The error if it outlives pickling, which many with arguments of their own do not, else one that says the same."""
+    try:
+        same = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a class does when it is rebuilt
+        same = None
+    return error if type(same) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _broadcast(pickled: bytes) -> Any:
+    data = np.frombuffer(pickled, np.uint8) if is_first() else np.zeros(0, np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     data = data if is_first() else np.zeros(size, np.uint8)
     return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes())

@@ -299,7 +299,9 @@ class Trainer:
         """Mean cost of a step, the multiplier's next state, and what the algorithm is told of both.
 
         Episodes last as long whatever happens in them, and the environments are spread over their phases: the mean
-        cost of this batch, times that length, is the current policy's episode cost without any lag.
+        cost of this batch, times that length, is the current policy's episode cost without any lag. Not so where
+        episodes end early: `wrappers.EarlyTerminated` breaks off the costly ones, so that these steps, times the length
+        of a whole episode, are no episode's cost. Its algorithms use neither the violation nor a multiplier.
         """
         cost, horizon = reduce.mean(rollout.cost), self.env.task.num_steps
         multiplier = self._law.update(state.multiplier, horizon * cost, self.config.batch_size, hyper)

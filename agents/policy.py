@@ -70,7 +70,8 @@ def save_policy(policies: Policy, path: Path) -> None:
     for i, (weight, bias) in enumerate(policies.layers):
         arrays |= {f"weight_{i}": weight, f"bias_{i}": bias}
     partial = path.with_name("partial-" + path.name)
-    np.savez(partial, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+    stored: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez(partial, **stored)
     os.replace(partial, path)
 
 

@@ -16,8 +16,8 @@ PARTIAL = ".partial"  # of a file that was being written when the process died
 CONFIG, METRICS_FILE, TIMING = "config.json", "metrics.jsonl", "timing.jsonl"
 
 
-def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> Config:
-    """Make `run_dir` ready for training.
+def check_free(run_dir: Path, task: str | None, config: Config, resume: bool) -> None:
+    """Raise what speaks against training in `run_dir`, before anything is written there.
 
     Args:
         run_dir: a new or empty directory; with `resume` also one that holds a run of the same task and settings.
@@ -28,7 +28,6 @@ def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> C
     Raises:
         FileExistsError: the directory is in use and `resume` is False.
         ValueError: the run that is there has another task or other settings, or its config.json is damaged.
-        OSError: the directory cannot be written.
     """
     if resume and (run_dir / CONFIG).exists():
         check_same(run_dir, *read_config(run_dir), task, config)
@@ -36,6 +35,15 @@ def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> C
         if resume:
             raise ValueError(f"{run_dir} holds no run to resume ({CONFIG} is missing): name another --run-dir")
         raise FileExistsError(f"{run_dir} is not empty: add --resume to continue its run, or name another --run-dir")
+
+
+def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> Config:
+    """Make `run_dir` ready for training; arguments and refusals as in `check_free`.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    check_free(run_dir, task, config, resume)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(

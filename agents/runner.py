@@ -232,6 +232,10 @@ def _stop_if_diverged(
     metrics: dict[str, np.ndarray], done: int, count: int, config: Config, states: TrainState, run_dir: Path
 ) -> None:
     finite = {name: np.isfinite(values[:count]) for name, values in metrics.items()}  # [count, agents]
+    # What the last update has learned shows in no metric yet.
+    for name in ("params", "opt_state", "normalizer"):
+        finite[name] = np.ones((count, len(config.agents)), bool)
+        finite[name][-1] = _finite_per_agent(hosts.to_host(getattr(states, name)))
     sound = np.all(list(finite.values()), axis=0)
     if sound.all():
         return
@@ -246,6 +250,11 @@ def _stop_if_diverged(
         f"training diverged at update {done + update + 1} ({agents}): {bad} not finite; the state is in "
         f"{run_dir / 'diverged'}, the last sound one in {run_dir / 'checkpoints'}; try a smaller lr or critic_lr"
     )
+
+
+def _finite_per_agent(arrays: Any) -> np.ndarray:
+    """bool [agents]: whether all numbers of an agent are finite, in arrays [agents, ...]."""
+    return np.all([np.isfinite(x).reshape(len(x), -1).all(1) for x in jax.tree.leaves(arrays)], axis=0)
 
 
 def _conclude(run: Run, policies: Policy, progress: bool) -> Result:

@@ -4,16 +4,17 @@
 
 All seeds of a task and algorithm train in one program, for as many steps as the Safety Gym paper's runs. Each seed
 appends a JSON object to the output; docs/learning.md is written anew from all of them, and says what is missing. A
-run that was interrupted goes on where it stopped.
+run that was interrupted goes on where it stopped, and one whose rows are in the output already is left alone.
 """
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tyro
@@ -21,13 +22,17 @@ import tyro
 import agents
 import mjx_safety
 from agents import run_directory
-from agents.config import validate
+from agents.algorithms import ALGORITHMS
+from agents.config import PAPER_TRUST_REGION, preset_name, validate
+from agents.runner import execute, prepare
+from agents.wrappers import EarlyTerminated
 from benchmarks import learning_page
 from benchmarks.learning_page import Row, budget
 from benchmarks.throughput import circumstances
 
 END_STEPS = 150_000  # "the end of training" in the paper: five epochs of 30,000 steps
 CURVE_POINTS = 50
+CIRCUMSTANCES = "circumstances.json"  # of a run directory: when, where and with what its training began
 PAGE = Path(__file__).parent.parent / "docs" / "learning.md"
 
 
@@ -46,7 +51,8 @@ class Args:
     steps: int | None = None
     """Environment steps of each agent; as many as the paper's without one: 1e7, and 1e8 for Doggo."""
     preset: str | None = None
-    """cpu, gpu or paper; by default the one for this machine."""
+    """cpu, gpu or paper; by default the one for this machine. Trust region algorithms take their target_kl of 0.01 with
+    paper."""
     train: bool = True
     """Otherwise only write the page."""
     run_dir: Path = Path("runs/learning")
@@ -57,48 +63,90 @@ class Args:
     """The page to write."""
 
 
+class Run(NamedTuple):
+    """One program: all seeds and cost limits of a task and algorithm."""
+
+    task: str
+    config: agents.Config
+    preset: str
+    run_dir: Path
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 some run diverged, 2 refused."""
+    """Exit status: 0 done, 1 some run diverged or could not be continued, 2 refused."""
     args = tyro.cli(Args, prog="python -m benchmarks.learning", description=__doc__, args=argv)
     try:
         runs = plan(args) if args.train else []
-    except (ValueError, KeyError) as error:
-        print(f"error: {error.args[0]}", file=sys.stderr)
+    except (ValueError, KeyError, OSError) as error:
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     status = 0
-    for task, config in runs:
-        print(f"{task}, {config.algorithm}: {len(config.agents)} agents of {config.total_steps:,} steps", flush=True)
-        varied = "+".join(f"{value:g}" for value in (*config.seeds, *config.cost_limits))
-        name = f"{task}-{config.algorithm}-{args.preset or 'default'}-{config.total_steps}-{varied}"
+    for run in runs:
+        config = run.config
+        print(
+            f"{run.task}, {config.algorithm}: {len(config.agents)} agents of {config.total_steps:,} steps", flush=True
+        )
+        if in_output(run, args.output):
+            print(f"{run.run_dir} is in {args.output} already")
+            continue
         try:
-            result = agents.train(task, config, run_dir=args.run_dir / name, resume=True)
-        except FloatingPointError as error:
-            print(f"error: {task}, {config.algorithm}: {error}", file=sys.stderr)
+            rows = train(run)
+        except (FloatingPointError, ValueError, OSError) as error:
+            print(f"error: {run.task}, {config.algorithm}: {error}", file=sys.stderr)
             status = 1
             continue
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        run_directory.append_rows(args.output, rows_of(task, args.preset, result))
+        run_directory.append_rows(args.output, rows)
     text = learning_page.page(learning_page.read(args.output))
     args.page.write_text(text)
     print(text)
     return status
 
 
-def plan(args: Args) -> list[tuple[str, agents.Config]]:
-    """Tasks and settings of every run; raises what is wrong with any of them before the first one starts."""
+def plan(args: Args) -> list[Run]:
+    """Every run; raises what is wrong with any of them before the first one starts."""
     tasks = [task for name in args.tasks for task in learning_page.SLATES.get(name, (name,))]
+    preset = preset_name(args.preset)
     runs = []
-    for task in tasks:
+    for task in dict.fromkeys(tasks):
         mjx_safety.make(task)
-        for algorithm in args.algorithms:
-            sizes = {"total_steps": args.steps or budget(task), "seeds": args.seeds, "cost_limits": args.cost_limits}
-            config = agents.preset(args.preset, algorithm=algorithm, video_steps=0, **sizes)
+        for algorithm in dict.fromkeys(args.algorithms):
+            settings = {"total_steps": args.steps or budget(task), "seeds": args.seeds, "cost_limits": args.cost_limits}
+            if preset == "paper" and algorithm in ALGORITHMS and ALGORITHMS[algorithm].step:
+                settings["target_kl"] = PAPER_TRUST_REGION
+            config = agents.preset(preset, algorithm=algorithm, video_steps=0, **settings)
             validate(config)
-            runs.append((task, config))
+            seeds, limits = ("+".join(f"{value:g}" for value in values) for values in (args.seeds, args.cost_limits))
+            name = f"{task}-{algorithm}-{preset}-{config.total_steps}-seeds={seeds}-limits={limits}"
+            run = Run(task, config, preset, args.run_dir / name)
+            run_directory.check_free(run.run_dir, task, config, resume=True)
+            runs.append(run)
     return runs
 
 
-def rows_of(task: str, preset: str | None, result: agents.Result) -> list[Row]:
+def in_output(run: Run, output: Path) -> bool:
+    """Whether the output has a row of every agent of the training in the run's directory."""
+    path = run.run_dir / CIRCUMSTANCES
+    if not path.exists():
+        return False
+    date = json.loads(path.read_text())["date"]
+    names = "task", "algorithm", "preset", "date", "seed", "cost_limit"
+    known = {tuple(row.get(name) for name in names) for row in learning_page.read_all(output)}
+    shared = run.task, run.config.algorithm, run.preset, date
+    return all((*shared, agent["seed"], agent["cost_limit"]) in known for agent in run.config.agents)
+
+
+def train(run: Run) -> list[Row]:
+    """Train, or go on, or only evaluate once more; the rows say when and with what the training began."""
+    prepared = prepare(run.task, run.config, run.run_dir, resume=True)
+    path = run.run_dir / CIRCUMSTANCES
+    if not path.exists():
+        now = {"date": datetime.now(UTC).isoformat(timespec="microseconds"), **circumstances()}
+        run_directory.write_atomically(path, json.dumps(now, indent=2) + "\n")
+    return rows_of(run, execute(prepared, progress=True))
+
+
+def rows_of(run: Run, result: agents.Result) -> list[Row]:
     """What each agent of a run has learned."""
     config, num_agents = result.config, len(result.config.agents)
     metrics = {name: values.reshape(-1, num_agents) for name, values in result.metrics.items()}
@@ -106,48 +154,74 @@ def rows_of(task: str, preset: str | None, result: agents.Result) -> list[Row]:
     seconds = sum(row["seconds"] for row in timing)
     steps = config.num_updates * config.batch_size
     shared = {
-        "task": task,
+        "task": run.task,
         "algorithm": config.algorithm,
         "multiplier": config.multiplier,
-        "preset": preset or "default",
+        "preset": run.preset,
         "steps": steps,
         "agents": num_agents,
         "seconds": seconds,
         "steps_per_second": steps * num_agents / seconds,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **circumstances(),
+        **json.loads((result.run_dir / CIRCUMSTANCES).read_text()),
     }
+    last_quarter = slice(-(-3 * config.num_updates // 4), None)
+    each = [{name: values[:, i] for name, values in metrics.items()} for i in range(num_agents)]
     return [
         {
             **agent,
             **shared,
-            "train": _end(config, {name: values[:, i] for name, values in metrics.items()}),
-            "last_quarter_cost": float(np.mean(metrics["cost_estimate"][-(-3 * config.num_updates // 4) :, i])),
+            "train": _end(config, metrics),
+            "last_quarter_cost": _mean_of_episodes(config, metrics, "cost", last_quarter),
             **{mode: evaluation[mode] for mode in ("stochastic", "deterministic")},
-            "curve": _curve({name: values[:, i] for name, values in metrics.items()}),
+            "curve": _curve(config, metrics),
         }
-        for i, (agent, evaluation) in enumerate(zip(config.agents, result.evaluation, strict=True))
+        for agent, evaluation, metrics in zip(config.agents, result.evaluation, each, strict=True)
     ]
 
 
 def _end(config: agents.Config, metrics: dict[str, np.ndarray]) -> dict[str, float]:
     """Means over the episodes that finished in the last END_STEPS, or over its steps where none did."""
     last = slice(-max(1, round(END_STEPS / config.batch_size)), None)
-    episodes = metrics["episodes"][last]
 
     def mean(name: str) -> float:
-        if not episodes.sum():
+        if not metrics["episodes"][last].sum():
             return float(np.mean(metrics[f"{name}_estimate"][last]))
-        return float(np.nansum(metrics[name][last] * episodes) / episodes.sum())
+        return _mean_of_finished(metrics, name, last)
 
     return {"return": mean("return"), "cost": mean("cost"), "cost_rate": float(metrics["cost_rate"][-1])}
 
 
-def _curve(metrics: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+def _mean_of_finished(metrics: dict[str, np.ndarray], name: str, updates: slice) -> float:
+    """Mean of "return" or "cost" over the episodes that finished in these updates; NaN where none did."""
+    episodes = metrics["episodes"][updates]
+    return float(np.nansum(metrics[name][updates] * episodes) / episodes.sum()) if episodes.sum() else math.nan
+
+
+def _mean_of_episodes(config: agents.Config, metrics: dict[str, np.ndarray], name: str, updates: slice) -> float | None:
+    """Mean of "return" or "cost" of an episode: from all steps, or from what finished where episodes are broken off.
+
+    None where nothing did.
+    """
+    if ALGORITHMS[config.algorithm].wrapper is not EarlyTerminated:
+        return float(np.mean(metrics[f"{name}_estimate"][updates]))
+    mean = _mean_of_finished(metrics, name, updates)
+    return None if math.isnan(mean) else mean
+
+
+def _curve(config: agents.Config, metrics: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
     """The learning curve in CURVE_POINTS means over equally many updates."""
-    names = ("env_steps", "return_estimate", "cost_estimate", "cost_rate", "multiplier")
-    parts = min(CURVE_POINTS, len(metrics["env_steps"]))
-    return {name: [float(f"{part.mean():.5g}") for part in np.array_split(metrics[name], parts)] for name in names}
+    num_updates = len(metrics["env_steps"])
+    parts = np.array_split(np.arange(num_updates), min(CURVE_POINTS, num_updates))
+    slices = [slice(part[0], part[-1] + 1) for part in parts]
+    curve: dict[str, list[float | None]] = {
+        name: [float(metrics[name][updates].mean()) for updates in slices]
+        for name in ("env_steps", "cost_rate", "multiplier")
+    }
+    for name in ("return", "cost"):
+        curve[name] = [_mean_of_episodes(config, metrics, name, updates) for updates in slices]
+    return {
+        name: [None if value is None else float(f"{value:.5g}") for value in values] for name, values in curve.items()
+    }
 
 
 if __name__ == "__main__":

@@ -63,14 +63,15 @@ def normalize(task: str, episode_return: float, cost: float, cost_rate: float) -
     return episode_return / reference_return, violation, cost_rate / reference_rate
 
 
+def read_all(path: Path) -> list[Row]:
+    """Every row, in the order in which they were appended."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def read(path: Path) -> list[Row]:
-    """The newest row of every seed of a task, method, cost limit and number of steps."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    newest = {}
-    for row in map(json.loads, lines):
-        key = row["task"], row["algorithm"], row["multiplier"], row["preset"], row["cost_limit"], row["steps"]
-        newest[*key, row["seed"]] = row
-    return list(newest.values())
+    """The newest row of every seed of a task, method, preset, cost limit and number of steps."""
+    names = "task", "algorithm", "multiplier", "preset", "cost_limit", "steps", "seed"
+    return list({tuple(row[name] for name in names): row for row in read_all(path)}.values())
 
 
 def method(row: Row) -> str:
@@ -89,11 +90,12 @@ def page(rows: list[Row]) -> str:
         "`python -m benchmarks.learning` trains agents and evaluates them; this page shows what it has measured beside "
         "what others have published. A cell is return / cost / cost rate: of an episode at the end of training, and "
         "per step over all of training. The limit is 25. Published rows of OmniSafe and SafePO are of mean actions, on "
-        "Safety-Gymnasium's versions of the tasks, and have no cost rate. *missing* is what nobody has run here yet.",
+        "Safety-Gymnasium's versions of the tasks, and have no cost rate. *missing* is what nobody has run here yet. "
+        "In brackets is the preset that was trained: see `agents/config.py`.",
         "## The paper's metrics",
         "Relative to unconstrained PPO, averaged over the tasks of a slate: return / violation / cost rate. More "
         "return is better, less of the others. In brackets are 95 % stratified bootstrap intervals of the "
-        "interquartile mean over runs.",
+        "mean over runs.",
         *(_slate(name, rows) for name in ("SG6", "SG18")),
     ]
     for task in SLATES["SG18"]:
@@ -104,10 +106,17 @@ def page(rows: list[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _runs(task: str, name: str, rows: list[Row]) -> list[Row]:
-    """Rows that compare with the published ones: the same limit, and all steps but the last, partial update's."""
-    full = [row for row in rows if row["cost_limit"] == COST_LIMIT and row["steps"] >= 0.99 * budget(task)]
-    return [row for row in full if row["task"] == task and method(row) == name]
+def _runs(task: str, name: str, rows: list[Row]) -> dict[str, list[Row]]:
+    """By preset the rows that compare with the published ones: the same limit, and as many steps to 1 %.
+
+    Seeds of one setting only: where a preset was run with several numbers of steps, those with the most seeds.
+    """
+    groups: dict[str, dict[int, list[Row]]] = {}
+    for row in rows:
+        full = 0.99 * budget(task) <= row["steps"] <= 1.01 * budget(task)
+        if full and row["cost_limit"] == COST_LIMIT and row["task"] == task and method(row) == name:
+            groups.setdefault(row["preset"], {}).setdefault(row["steps"], []).append(row)
+    return {preset: max(by_steps.values(), key=len) for preset, by_steps in sorted(groups.items())}
 
 
 def _slate(slate: str, rows: list[Row]) -> str:
@@ -121,9 +130,17 @@ def _slate(slate: str, rows: list[Row]) -> str:
 
 def _ours_normalized(tasks: tuple[str, ...], name: str, rows: list[Row]) -> str:
     runs = {task: _runs(task, name, rows) for task in tasks}
-    missing = [task for task, found in runs.items() if not found]
-    if missing:
-        return f"*missing* {len(missing)} of {len(tasks)} tasks"
+    presets = sorted({preset for found in runs.values() for preset in found})
+    missing = {preset: sum(preset not in found for found in runs.values()) for preset in presets}
+    complete = [preset for preset in presets if not missing[preset]]
+    if not complete:
+        return f"*missing* {min(missing.values(), default=len(tasks))} of {len(tasks)} tasks"
+    cells = [_normalized({task: found[preset] for task, found in runs.items()}, preset) for preset in complete]
+    return "<br>".join(cells)
+
+
+def _normalized(runs: dict[str, list[Row]], preset: str) -> str:
+    """Mean over tasks and as many runs of each as there are of all of them."""
     fewest = min(map(len, runs.values()))
     scores = np.array(
         [
@@ -133,9 +150,9 @@ def _ours_normalized(tasks: tuple[str, ...], name: str, rows: list[Row]) -> str:
     )  # [tasks, runs, metrics]
     cells = []
     for i in range(3):
-        ends = aggregate.interval(scores[..., i])
+        ends = aggregate.interval(scores[..., i], statistic=aggregate.mean)
         cells.append(f"{scores[..., i].mean():.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""))
-    return " / ".join(cells) + f" ({fewest} seeds)"
+    return f"{' / '.join(cells)} ({preset}, {fewest} seeds)"
 
 
 def _normalized_starter(tasks: tuple[str, ...], name: str) -> list[float] | None:
@@ -151,12 +168,12 @@ def _task(task: str, rows: list[Row]) -> str:
     published = {(row["source"], row["algorithm"]): row for row in PUBLISHED["rows"] if row["task"] == task}
     others = {name for _, name in published} - METHODS.keys()
     for name in (*METHODS, *sorted(others)):
-        runs = _runs(task, name, rows)
-        ours = "*missing*" if name in METHODS else ""
-        if runs:
+        means = []
+        for preset, runs in _runs(task, name, rows).items():
             names = "return", "cost", "cost_rate"
-            ours = _cell({key: float(np.mean([row["train"][key] for row in runs])) for key in names})
-            ours += f" ({len(runs)} seeds)"
+            mean = _cell({key: float(np.mean([row["train"][key] for row in runs])) for key in names})
+            means.append(f"{mean} ({preset}, {len(runs)} seeds)")
+        ours = "<br>".join(means) or ("*missing*" if name in METHODS else "")
         cells = [_cell(published.get((source, name))) for source in SOURCES]
         if name in METHODS or any(cells):
             table.append((name, ours, *cells))
@@ -176,7 +193,8 @@ def _detail(rows: list[Row]) -> str:
         ]
         end = " / ".join(_iqm(row["train"][key] for row in runs) for key in ("return", "cost"))
         rate = f"{np.mean([row['train']['cost_rate'] for row in runs]):.4f}"
-        last = _iqm(row["last_quarter_cost"] for row in runs)
+        known = [row["last_quarter_cost"] for row in runs if row["last_quarter_cost"] is not None]
+        last = _iqm(known) if known else ""
         speed = f"{np.mean([row['steps_per_second'] for row in runs]):,.0f}"
         start = name, preset, f"{cost_limit:g}", f"{steps:.3g}", str(len(runs))
         table.append((*start, end, rate, last, *evaluated, speed, runs[-1]["commit"] or ""))

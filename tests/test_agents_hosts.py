@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import os
+import pickle
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,22 +17,11 @@ import agents
 from agents import hosts
 from tests.test_agents_training import SMALL
 from tests.toy_env import ToyEnv
+from tests.train_toy import checkpointed, start
 
-ROOT = Path(__file__).parents[1]
 SHARED = dataclasses.replace(SMALL, num_groups=2)  # one agent, its environments on both devices
 FLEET = dataclasses.replace(SMALL, seeds=(0, 7))  # an agent on each device
 CONFIGS = {"shared": SHARED, "fleet": FLEET}
-
-
-def start(run_dir: Path, config: agents.Config, devices: int, **words) -> subprocess.Popen:
-    words |= {
-        "run_dir": str(run_dir),
-        "config": dataclasses.asdict(config),
-        "cache": jax.config.jax_compilation_cache_dir,
-    }
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.train_toy", json.dumps(words)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | flags, stdout=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen) -> dict:
@@ -84,12 +72,13 @@ def test_two_processes_give_what_one_gives(alone, tmp_path):
 def test_a_run_killed_on_two_devices_ends_the_same_on_one(alone, tmp_path, name):
     """What two devices did before the kill is in the metrics too."""
     config = CONFIGS[name]
-    process = start(tmp_path / "run", config, devices=2)
-    saved = tmp_path / "run" / "checkpoints"
-    while process.poll() is None and not (saved.exists() and any(path.name.isdecimal() for path in saved.iterdir())):
+    process = start(tmp_path / "run", config, devices=2, pause=1.0)
+    while process.poll() is None and not checkpointed(tmp_path / "run"):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert 0 < max(checkpointed(tmp_path / "run")) < config.num_updates
     agents.train(ToyEnv(), config, run_dir=tmp_path / "run", resume=True, devices=1, progress=False)
     assert_same(tmp_path / "run", alone[name])
 
@@ -114,3 +103,39 @@ def test_more_devices_than_there_are(tmp_path):
 def test_half_of_a_coordinator():
     with pytest.raises(ValueError, match="--coordinator HOST:PORT, --num-processes N and --process-id I together"):
         hosts.initialize("localhost:1234", None, 0)
+
+
+class Picky(Exception):
+    """Pickles, and cannot be rebuilt: the usual fate of an exception with arguments of its own."""
+
+    def __init__(self, path, reason):
+        super().__init__(f"{path}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (KeyError("lr"), KeyError, "lr"),
+        (Picky("file", "lost"), RuntimeError, "Picky: file: lost"),
+        (ValueError("held by", lambda: None), RuntimeError, "ValueError: .*held by"),
+    ],
+)
+def test_what_process_0_raises_reaches_the_others(monkeypatch, error, kind, message):
+    sent = []
+
+    def broadcast(x):
+        sent.append(x)
+        return x
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", broadcast)
+    with pytest.raises(kind, match=message):
+        hosts.on_first(fail)
+    assert len(sent) == 2
+    with pytest.raises((AttributeError, pickle.PicklingError, RuntimeError), match="lambda"):
+        hosts.on_first(lambda: lambda: None)  # a result that cannot be sent
+    assert len(sent) == 4
+    assert hosts.on_first(lambda: 3) == 3

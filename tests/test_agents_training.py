@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import types
 import warnings
@@ -21,13 +19,15 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import agents
-from agents import networks, normalizer
+from agents import networks, normalizer, runner
 from agents.checkpoint import Checkpoints
 from agents.loop import METRICS, Trainer, make_fleet
 from agents.mesh import compile_on, make_mesh
 from agents.progress import Reporter
 from tests.test_readme import BLOCKS as README_BLOCKS
 from tests.toy_env import ToyEnv, ToyTask
+from tests.train_toy import checkpointed
+from tests.train_toy import start as start_process
 
 SMALL = agents.preset(
     "cpu",
@@ -313,6 +313,37 @@ def test_damaged_newest_checkpoint_is_skipped(whole, tmp_path, monkeypatch, dama
             damage(path)
     with pytest.warns(UserWarning, match=f"skipping damaged checkpoint {newest}"):
         assert resume(tmp_path / "run") == metrics_text(whole)
+    assert (tmp_path / "run" / "checkpoints" / "damaged-6" / "state").is_dir()
+
+
+def test_a_run_without_readable_checkpoints_is_left_as_it_is(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    stopped_run(run_dir, monkeypatch, after=4)
+    for path in (run_dir / "checkpoints").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            truncate(path)
+    before = metrics_text(run_dir), checkpointed(run_dir)
+    for _ in range(2):  # nothing that the first attempt does lets the second begin anew
+        with pytest.raises(ValueError, match=f"no checkpoint in {run_dir / 'checkpoints'} can be read .4: .*; 2: "):
+            resume(run_dir)
+        assert (metrics_text(run_dir), checkpointed(run_dir)) == before == (before[0], [2, 4])
+        assert len(before[0].splitlines()) == 4
+
+
+def test_a_checkpoint_of_another_environment_or_version_is_refused(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    stopped_run(run_dir, monkeypatch, after=4)
+    before = metrics_text(run_dir)
+    with (
+        warnings.catch_warnings(action="error", category=UserWarning),
+        pytest.raises(
+            ValueError,
+            match=r"checkpoints/4 was made by another environment or version: .*, 4, 16\] there but .*, 5, 16\]",
+        ),
+    ):
+        agents.train(ToyEnv(observation_size=5), SMALL, run_dir=run_dir, resume=True, progress=False)
+    assert metrics_text(run_dir) == before
+    assert checkpointed(run_dir) == [2, 4]
 
 
 def test_resume_before_the_first_checkpoint(whole, tmp_path, monkeypatch):
@@ -325,18 +356,15 @@ def test_resume_before_the_first_checkpoint(whole, tmp_path, monkeypatch):
 
 
 def test_resume_after_sigkill(whole, tmp_path):
-    script = (
-        "import jax; jax.config.update('jax_numpy_dtype_promotion', 'strict')\n"
-        f"jax.config.update('jax_compilation_cache_dir', {jax.config.jax_compilation_cache_dir!r})\n"
-        "import agents; from tests.toy_env import ToyEnv; from tests.test_agents_training import SMALL\n"
-        f"agents.train(ToyEnv(), SMALL, run_dir={str(tmp_path / 'run')!r}, progress=False)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[1])
+    """Killed while it wrote the second checkpoint, or soon after."""
+    process = start_process(tmp_path / "run", SMALL, devices=1, pause=1.0)
     rows = tmp_path / "run" / "metrics.jsonl"
-    while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") >= 2):
+    while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") >= 4):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert 0 < max(checkpointed(tmp_path / "run")) < SMALL.num_updates
     assert resume(tmp_path / "run") == metrics_text(whole)
 
 
@@ -380,6 +408,24 @@ def test_divergence_stops_with_the_state_saved(tmp_path):
     last = json.loads(metrics_text(tmp_path / "run").splitlines()[-1])
     assert last["critic_lr"] == 1e38
     assert last["value_loss"] is None
+
+
+@pytest.mark.parametrize("spoiled", ["params", "normalizer"])
+def test_a_checkpoint_is_sound_as_a_whole(tmp_path, spoiled):
+    """The last update may spoil what no metric shows yet; then its state is no checkpoint."""
+    config = dataclasses.replace(SMALL, seeds=(3, 4))
+    keys, hypers = make_fleet(config)
+    states = compile_on(make_mesh(1, 1), Trainer(ToyEnv(), config)).init(keys, hypers)
+    metrics = {name: np.zeros((2, 2), np.float32) for name in METRICS}
+    runner._stop_if_diverged(metrics, 4, 2, config, states, tmp_path)
+
+    def spoil(x):
+        return x.at[1].set(jnp.nan)
+
+    states = states.replace(**{spoiled: jax.tree.map(spoil, getattr(states, spoiled))})
+    with pytest.raises(FloatingPointError, match=rf"at update 6 \(seed 4, cost limit 5\): {spoiled} not finite"):
+        runner._stop_if_diverged(metrics, 4, 2, config, states, tmp_path)
+    assert (tmp_path / "diverged" / "6").is_dir()
 
 
 # --------------------------------------------------------------------------------------------------------- policy

@@ -7,6 +7,7 @@ import pytest
 
 import agents
 import mjx_safety
+from agents import run_directory
 from benchmarks import learning, learning_page
 from tests.toy_env import ToyEnv
 
@@ -39,7 +40,7 @@ def row(task: str, seed: int = 0, **changes) -> dict:
     } | changes
 
 
-def test_a_slate_is_trained_evaluated_and_shown(toy, tmp_path, capsys):
+def test_a_slate_is_trained_evaluated_and_shown(toy, tmp_path, monkeypatch, capsys):
     output, page = tmp_path / "results" / "learning.jsonl", tmp_path / "learning.md"
     words = ["--tasks", "PointGoal1", "--steps", "1024", "--seeds", "0", "1", "--run-dir", str(tmp_path / "runs")]
     words += ["--output", str(output), "--page", str(page)]
@@ -57,11 +58,88 @@ def test_a_slate_is_trained_evaluated_and_shown(toy, tmp_path, capsys):
         assert row["algorithm"] == "ppo_lagrangian"
         assert "commit" in row
     text = page.read_text()
-    assert "| PPO-PID | default | 25 | 1.02e+03 | 2 |" in text
+    assert "| PPO-PID | cpu | 25 | 1.02e+03 | 2 |" in text
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [
+        "PointGoal1-ppo_lagrangian-cpu-1024-seeds=0+1-limits=25"
+    ]
     assert "*missing* 6 of 6 tasks" in text  # 1024 steps do not compare
     capsys.readouterr()
     assert learning.main([*words, "--no-train"]) == 0
     assert page.read_text() == text
+
+    # What is in the output is left alone; what is not yet says when it was trained, and the commit it was trained with.
+    monkeypatch.setattr(learning, "circumstances", lambda: {"commit": "a later one"})
+    lines = output.read_text()
+    assert learning.main(words) == 0
+    assert output.read_text() == lines
+    output.unlink()
+    assert learning.main(words) == 0
+    again = [json.loads(line) for line in output.read_text().splitlines()]
+    assert again == rows
+
+    # A directory that holds other settings is refused before anything is trained.
+    (config,) = (run.config for run in learning.plan(learning.Args(("PointGoal1",), seeds=(0, 1), steps=1024)))
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    run_directory.write_atomically(
+        run_dir / "config.json",
+        json.dumps({"task": "PointGoal1", "config": vars(agents.config.dataclasses.replace(config, lr=1.0))}),
+    )
+    monkeypatch.setattr(learning, "train", lambda *_: pytest.fail("it ran"))
+    capsys.readouterr()
+    assert learning.main(words) == 2
+    assert f"error: cannot resume {run_dir} with other settings: lr is 1.0 there but" in capsys.readouterr().err
+
+
+def test_runs_do_not_share_directories():
+    args = [
+        learning.Args(("PointGoal1",), seeds=seeds, cost_limits=limits, preset=preset)
+        for seeds in ((0, 25), (0,))
+        for limits in ((25.0,), (10.0, 25.0))
+        for preset in ("cpu", "gpu", "paper")
+    ]
+    assert len({run.run_dir for arg in args for run in learning.plan(arg)}) == len(args)
+    (again,) = learning.plan(learning.Args(("PointGoal1", "SGPoint"), ("ppo", "ppo")))[:1]
+    assert len(learning.plan(learning.Args(("PointGoal1", "SGPoint"), ("ppo", "ppo")))) == 6
+    assert again.preset == "cpu"
+
+
+def test_trust_regions_have_the_papers_size():
+    runs = learning.plan(learning.Args(("PointGoal1",), ("ppo", "trpo", "cpo", "trpo_lagrangian"), preset="paper"))
+    assert [run.config.target_kl for run in runs] == [0.012, 0.01, 0.01, 0.01]
+    (run,) = learning.plan(learning.Args(("PointGoal1",), ("trpo",), preset="cpu"))
+    assert run.config.target_kl == agents.Config().target_kl
+
+
+def test_a_slate_goes_on_after_a_run_that_failed(tmp_path, monkeypatch, capsys):
+    def train(run):
+        if run.config.algorithm == "ppo":
+            raise ValueError("no checkpoint can be read")
+        return [row(run.task)]
+
+    monkeypatch.setattr(learning, "train", train)
+    output = tmp_path / "rows.jsonl"
+    words = ["--tasks", "PointGoal1", "--algorithms", "ppo", "ppo_lagrangian", "--page", str(tmp_path / "page.md")]
+    assert learning.main([*words, "--output", str(output), "--run-dir", str(tmp_path / "runs")]) == 1
+    assert len(output.read_text().splitlines()) == 1
+    assert "error: PointGoal1, ppo: no checkpoint can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("algorithm", "cost"), [("ppo", 40.0), ("ppo_early_terminated", 20.0)])
+def test_where_episodes_are_broken_off_those_that_finished_count(algorithm, cost):
+    """Three episodes of cost 20 weigh as much as they are; a step's cost times an episode's steps would say 40."""
+    metrics = {
+        "episodes": np.array([0.0, 1.0, 2.0, 0.0]),
+        "cost": np.array([np.nan, 26.0, 17.0, np.nan]),
+        "return": np.array([np.nan, 1.0, 4.0, np.nan]),
+        "cost_estimate": np.full(4, 40.0),
+        "return_estimate": np.full(4, 40.0),
+        **{name: np.arange(4.0) for name in ("env_steps", "cost_rate", "multiplier")},
+    }
+    config = agents.Config(algorithm=algorithm)
+    assert learning._mean_of_episodes(config, metrics, "cost", slice(0, 4)) == cost
+    curve = learning._curve(config, metrics)
+    assert curve["cost"] == ([40.0] * 4 if algorithm == "ppo" else [None, 26.0, 17.0, None])
+    assert curve["env_steps"] == [0.0, 1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +151,7 @@ def test_a_slate_is_trained_evaluated_and_shown(toy, tmp_path, capsys):
     ],
 )
 def test_mistakes_are_found_before_anything_runs(tmp_path, monkeypatch, capsys, words, message):
-    monkeypatch.setattr(agents, "train", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr(learning, "train", lambda *_: pytest.fail("it ran"))
     assert learning.main([*words, "--output", str(tmp_path / "rows.jsonl"), "--page", str(tmp_path / "page.md")]) == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
@@ -105,11 +183,39 @@ def test_what_was_run_stands_beside_what_was_published():
     assert f"{np.mean(returns):.3f} [" in line
     assert "/ 0.000 [0.000, 0.000] /" in line
     assert f"/ {np.mean(rates):.3f} [" in line
-    assert line.endswith("(2 seeds) |  |")
+    assert line.endswith("(cpu, 2 seeds) |  |")
     assert "| PPO-PID | *missing* 12 of 18 tasks |  |" in text
-    assert "| PPO-PID | 10.00 / 25.0 / 0.0300 (2 seeds) |  | 8.40 / 25.7 | 8.15 / 26.3 |" in text
+    assert "| PPO-PID | 10.00 / 25.0 / 0.0300 (cpu, 2 seeds) |  | 8.40 / 25.7 | 8.15 / 26.3 |" in text
     assert learning_page.page(rows[1:]).count("*missing*") == text.count("*missing*")
     assert "missing* 1 of 6" in learning_page.page(rows[2:])
+
+
+def test_presets_and_numbers_of_steps_are_no_seeds():
+    other = {"return": 20.0, "cost": 35.0, "cost_rate": 0.04}
+    rows = [row("PointGoal1"), row("PointGoal1", seed=1), row("PointGoal1", preset="gpu", train=other)]
+    rows += [row("PointGoal1", seed=2, steps=9_990_000, train=other), row("PointGoal1", steps=20_000_000, train=other)]
+    text = learning_page.page(rows)
+    cells = "10.00 / 25.0 / 0.0300 (cpu, 2 seeds)<br>20.00 / 35.0 / 0.0400 (gpu, 1 seeds)"
+    assert f"| PPO-PID | {cells} |" in text
+    # A slate of one preset only: half of the tasks with each is no slate.
+    tasks = learning_page.SLATES["SG6"]
+    mixed = [row(task, preset="gpu" if i < 2 else "cpu") for i, task in enumerate(tasks)]
+    assert "| PPO-PID | *missing* 2 of 6 tasks |" in learning_page.page(mixed)
+    whole = learning_page.page([*mixed, *(row(task, preset="gpu") for task in tasks)])
+    assert "(gpu, 1 seeds) |" in next(line for line in whole.splitlines() if line.startswith("| PPO-PID |"))
+
+
+def test_a_slate_shows_the_interval_of_what_it_shows():
+    """Of a skewed sample, the interquartile mean's interval need not even hold the mean."""
+    task = learning_page.SLATES["SG6"][0]
+    ends = [{"return": value, "cost": 25.0, "cost_rate": 0.03} for value in (1.0, 1.0, 1.0, 9.0)]
+    runs = {task: [row(task, seed, train=end) for seed, end in enumerate(ends)]}
+    scores = np.array([end["return"] for end in ends])[None] / learning_page.CHARACTERISTIC[task][0]
+    low, high = learning_page.aggregate.interval(scores, statistic=learning_page.aggregate.mean)
+    assert low < scores.mean() < high
+    start = f"{scores.mean():.3f} [{low:.3f}, {high:.3f}] / "
+    assert learning_page._normalized(runs, "cpu").startswith(start)
+    assert learning_page.aggregate.interval(scores) != (low, high)
 
 
 def test_the_newest_row_of_a_seed_counts(tmp_path):

@@ -39,6 +39,15 @@ class Samples(NamedTuple):
     cost_advantage: jax.Array
 
 
+def priced(reward: jax.Array, cost: jax.Array, price: jax.Array) -> jax.Array:
+    """-(reward - price cost) / (1 + price), the loss of whoever pays for cost.
+
+    Divided by 1 + price as in safety-starter-agents: the steps of an agent with a high price stay as long as those of
+    one with a low price.
+    """
+    return -(reward - price * cost) / (1.0 + price)
+
+
 class Algorithm(NamedTuple):
     """One row of `agents.algorithms.ALGORITHMS`; it has an `objective` or a `step`.
 

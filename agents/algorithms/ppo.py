@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from agents.algorithms.base import Constraint, Samples
+from agents.algorithms.base import Constraint, Samples, priced
 
 if TYPE_CHECKING:
     from agents.loop import Hyper
@@ -21,10 +21,8 @@ def objective(samples: Samples, constraint: Constraint, hyper: "Hyper") -> jax.A
     """-(E[min(rho A, clip(rho) A)] - lambda E[rho A_C]) / (1 + lambda).
 
     `ppo` has lambda = 0, `ppo_fixed` a constant, `ppo_lagrangian` one that follows the cost (`agents.lagrange`). The
-    cost term is not clipped and the sum is divided by 1 + lambda, both as in safety-starter-agents: the steps of an
-    agent with a high price stay as long as those of one with a low price.
+    cost term is not clipped, as in safety-starter-agents.
     """
-    price = constraint.multiplier
     reward = jnp.mean(clipped(samples, samples.advantage, hyper.clip_eps))
     cost = jnp.mean(samples.ratio * samples.cost_advantage)
-    return -(reward - price * cost) / (1.0 + price)
+    return priced(reward, cost, constraint.multiplier)

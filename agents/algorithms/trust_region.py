@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from agents import networks, reduce
-from agents.algorithms.base import Constraint
+from agents.algorithms.base import Constraint, priced
 
 if TYPE_CHECKING:
     from agents.loop import Batch, Hyper
@@ -129,11 +129,10 @@ def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -
     et al. 2015, appendix C). The first j is taken at which the KL is within target_kl and the objective no worse.
     `trpo` has lambda = 0; with `trpo_lagrangian` it follows the cost.
     """
-    price = constraint.multiplier
     problem = pose(policy, batch)
 
     def loss(reward: jax.Array, cost: jax.Array) -> jax.Array:
-        return -(reward - price * cost) / (1.0 + price)
+        return priced(reward, cost, constraint.multiplier)
 
     def accept(reward: jax.Array, cost: jax.Array, kl: jax.Array) -> jax.Array:
         return (kl <= hyper.target_kl) & (loss(reward, cost) <= before)
