@@ -98,7 +98,7 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
             agent = programs.begin(env, num_envs)
             timed, states = programs.stepping(STEPPING, NO_AUTO_RESET, env, jax.tree.map(lambda x: x[0, 0], agent.env))
             if args.training:
-                agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None], states))
+                agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None, None], states))
                 timed.append(programs.training(TRAINING, env, agent))
             measured = measure([*timed, reference], args, env.task.frame_skip)
             new = [{"task": task, "num_envs": num_envs} | row | now | where for row in measured]

@@ -35,7 +35,7 @@ from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, r
 
 GRAVITY = 9.81
 DOFS = 3  # of a limb
-ITERATIONS = 6  # Newton steps of a physics step that starts from the last one's accelerations
+ITERATIONS = 8  # Newton steps of a physics step that starts from the last one's accelerations
 COLD_ITERATIONS = 12  # Newton steps that start from nothing
 CONTACTS = 2  # deepest points of a body on the floor that get into the solver
 OBSTACLE_CONTACTS = 2  # of a body on the trunk with obstacles; a limb's link has one
