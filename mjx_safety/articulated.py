@@ -109,15 +109,13 @@ class Seats(NamedTuple):
 
     Attributes:
       bodies: which.
-      shapes: for each of their shapes the group that it is in, and its first row there.
-      kept: how many contacts each can have with the floor.
-      kept_obstacles: and with obstacles, where there are any.
+      shapes: for each of their shapes the group that it is in, and their rows there.
+      obstacle_contacts: how many each can have in the solver, where there are obstacles.
     """
 
     bodies: slice
     shapes: list[tuple[int, slice]]
-    kept: int
-    kept_obstacles: int
+    obstacle_contacts: int
 
 
 class Articulated:
@@ -143,12 +141,12 @@ class Articulated:
         self.timestep, self.action_size = float(model.opt.timestep), model.nu
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
-        self._obstacles, self._iterations = obstacles, iterations
+        self._obstacles, self._iterations, self._contacts = obstacles, iterations, contacts
         self._friction = np.array(contact.FRICTION[:frictions], np.float32)[:, None, None]
         self._read_tree(model)
         self._read_joints(model)
         self._read_inertias(model)
-        self._read_shapes(model, contacts)
+        self._read_shapes(model)
         self._read_sites(model)
         self._constant = None
         with jax.ensure_compile_time_eval():
@@ -290,7 +288,7 @@ class Articulated:
         self._waist_twist: list = [*self._waist_axis, *[np.float32(0.0)] * 3]
         self._waist_motion: Any = np.stack(self._waist_twist)[:, None]
 
-    def _read_shapes(self, model, contacts: int):
+    def _read_shapes(self, model):
         """Shapes of one kind on one node level, side by side; and which bodies of the solver they are on."""
         groups: dict[tuple, list[int]] = {}
         for i, shape in enumerate(self.shapes):
@@ -319,7 +317,6 @@ class Articulated:
             self._groups.append((kind, level, at, *(x.astype(np.float32)[..., None] for x in solid)))
 
         self._seats: list[Seats] = []
-        points = {"sphere": 1, "capsule": 2, "cylinder": 2, "box": 0}  # with the floor, see `collide.floor`
         for body, shapes in enumerate(on):
             last = self._seats[-1] if self._seats else None
             rows = [(group, slice(row, row + 1)) for group, row in shapes]
@@ -327,9 +324,8 @@ class Articulated:
                 wider = [(group, slice(s.start, s.stop + 1)) for group, s in last.shapes]
                 self._seats[-1] = last._replace(bodies=slice(last.bodies.start, body + 1), shapes=wider)
                 continue
-            kept = min(contacts, sum(points[self._groups[group][0]] for group, _ in shapes))
-            obstacles = OBSTACLE_CONTACTS if body < self._num_trunk else 1
-            self._seats.append(Seats(slice(body, body + 1), rows, kept, obstacles))
+            obstacle_contacts = OBSTACLE_CONTACTS if body < self._num_trunk else 1
+            self._seats.append(Seats(slice(body, body + 1), rows, obstacle_contacts))
         # Where a contact weighs, MuJoCo's translational invweight: of each body of the solver that has shapes.
         weight = np.zeros(num_bodies)
         weight[self._shape_body] = model.body_invweight0[[shape.body + 1 for shape in self.shapes], 0]
@@ -588,13 +584,13 @@ class Articulated:
             for solid in solids
         ]
         for seats in self._seats:
-            for found, kept in ((floor, seats.kept), (things, seats.kept_obstacles)):
+            for found, most in ((floor, self._contacts), (things, seats.obstacle_contacts)):
                 points = [
                     jax.tree.map(lambda x, rows=rows: x[rows, 0], c)
                     for group, rows in seats.shapes
                     for c in found[group]
                 ]
-                deepest = collide.deepest(points, kept)
+                deepest = collide.deepest(points, most)
                 seated += deepest
                 owners += [seats.bodies] * len(deepest)
         return keep(jax.tree.map(lambda *x: jnp.concatenate(x), *seated)), owners

@@ -9,9 +9,10 @@ import functools
 import mujoco
 import numpy as np
 
-from mjx_safety import make, scene
+from benchmarks.c_mujoco import scene_spec
+from mjx_safety import make
+from mjx_safety.boxes import HOVER
 
-GEOMS = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in ("box", "cylinder", "sphere")}
 COSTS = {
     "vases": "cost_vases_contact",
     "pillars": "cost_pillars",
@@ -48,7 +49,10 @@ def _task(task_id: str):
 def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], dict[str, np.ndarray]]:
     """Kinds that the robot touches after each step, without the goal's button; and where boxes end."""
     task = _task(task_id)
-    model = _scene(task, world)
+    spec = scene_spec(task, {name.removeprefix("world."): x for name, x in world.items() if name.startswith("world.")})
+    # One point a pair where MuJoCo's general collider works, as in MuJoCo 3, on which the recordings were made.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
+    model = spec.compile()
     data = mujoco.MjData(model)
     _set_robot(task, data, world)
     pushed = {kind.name: kind for kind in task.objects if kind.boxes()}
@@ -70,9 +74,9 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
         data.ctrl[:] = np.clip(action, -1, 1)
         for _ in range(task.frame_skip):
             for i, (centre, yaw) in enumerate(zip(centres, yaws, strict=True)):
-                mocap = model.body(f"target{i}").mocapid[0]
+                mocap = model.body(f"gremlins{i}_target").mocapid[0]
                 radius = pushed["gremlins"].travel
-                data.mocap_pos[mocap] = centre[0] + radius * np.sin(time), centre[1] + radius * np.cos(time), 0.2
+                data.mocap_pos[mocap] = centre[0] + radius * np.sin(time), centre[1] + radius * np.cos(time), HOVER
                 data.mocap_quat[mocap] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             mujoco.mj_step(model, data)
             time += model.opt.timestep
@@ -84,31 +88,6 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
         name: np.array([data.body(f"{name}{i}").xpos for i in range(kind.num)]).copy() for name, kind in pushed.items()
     }
     return touched, ends
-
-
-def _scene(task, world) -> mujoco.MjModel:
-    spec = scene.robot_spec(task.robot)
-    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], condim=6)
-    for kind in task.objects:
-        pushed, obstacle = kind.boxes(), kind.obstacle()
-        for i, pos in enumerate(world[f"world.{kind.name}_pos"].reshape(-1, 3)):
-            name = f"{kind.name}{i}"
-            if obstacle:
-                body = spec.worldbody.add_body(name=name, pos=pos)
-                body.add_geom(type=GEOMS[obstacle.kind], size=obstacle.size, condim=6)
-            elif pushed:
-                body = spec.worldbody.add_body(name=name, pos=pos)
-                body.add_freejoint(name=name)
-                for centre, half in pushed.parts:
-                    body.add_geom(type=GEOMS["box"], pos=centre, size=half, density=pushed.density, condim=6)
-                if pushed.travel is not None:
-                    spec.worldbody.add_body(name=f"target{i}", mocap=True, pos=pos)
-                    weld = spec.add_equality(type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
-                    weld.name1, weld.name2, weld.solref = f"target{i}", name, [0.02, 1.5]
-                    weld.data = [0.0] * 10 + [1.0, 0.0]  # where they are at first is where they belong
-    # One point a pair where MuJoCo's general collider works, as in MuJoCo 3, on which the recordings were made.
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
-    return spec.compile()
 
 
 def _set_robot(task, data, world) -> None:

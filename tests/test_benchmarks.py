@@ -5,6 +5,7 @@ import math
 
 import jax
 import mujoco
+import numpy as np
 import pytest
 
 from benchmarks import c_mujoco, throughput
@@ -94,6 +95,17 @@ def test_the_reference_scene_is_the_tasks_own():
     mujoco.mj_step(model, data, 50)
     assert data.ncon >= 40  # ten boxes rest on four corners each
     assert abs(data.qvel).max() < 0.1
+
+
+def test_gremlins_of_the_reference_hover():
+    model = c_mujoco.scene_model(compiled("PointButton1").env)
+    data = mujoco.MjData(model)
+    start = data.qpos.copy()
+    mujoco.mj_step(model, data, 500)
+    for i in range(4):
+        place = model.joint(f"gremlins{i}").qposadr[0]
+        np.testing.assert_allclose(data.qpos[place : place + 2], start[place : place + 2], atol=1e-3)
+        np.testing.assert_allclose(data.qpos[place + 2], 0.2, atol=1e-3)
 
 
 def test_the_reference_robot_drives():

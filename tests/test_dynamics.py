@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mujoco import mjx
 
-from mjx_safety import collide, scene
+from mjx_safety import collide, scene, spatial
 from mjx_safety.articulated import Articulated
 from mjx_safety.contact import Obstacle
 from mjx_safety.planar import PlanarBody
@@ -279,6 +279,16 @@ def test_nested_batches_are_flat_ones():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-5), one, flat)
 
 
+@pytest.mark.parametrize("size", [1, spatial.BLOCK, 2 * spatial.BLOCK + 45])
+def test_blocks_make_up_the_whole_batch(size):
+    """What is left over of a block is filled up, and an array may have no entries, such as the Car's touch sensors."""
+    double = jax.vmap(spatial.lanes(lambda x, none: (2 * x, none)))
+    numbers = jnp.arange(3.0 * size).reshape(size, 3)
+    got, none = double(numbers, jnp.zeros((size, 0)))
+    np.testing.assert_array_equal(got, 2 * numbers)
+    assert none.shape == (size, 0)
+
+
 def test_mjx_moves_the_point_alike():
     """A third engine on the same model: MJX, which has no closed form."""
     robot = compiled("Point")
@@ -319,8 +329,7 @@ def test_a_leaning_wheel_meets_a_pillar_where_mujoco_says():
         mujoco.mju_mat2Quat(data.mocap_quat[0], np.stack(axes, axis=1).ravel())
         mujoco.mj_forward(model, data)
         expected = mujoco.mj_geomDistance(model, data, 0, 1, 1.0, None)
-        arrays = [[[jnp.full((1, 1), x) for x in axis] for axis in (place, *axes, (0.05, 0.025, 0.0))]]
-        pos, *turn, size = arrays[0]
+        pos, *turn, size = ([jnp.full((1, 1), x) for x in vec] for vec in (place, *axes, (0.05, 0.025, 0.0)))
         solid = collide.Solid("cylinder", pos, turn, size)
         at, world_axes = [jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)], np.eye(3, dtype=np.float32)
         (found,) = collide.obstacle(solid, PILLAR.kind, PILLAR.size, at, [list(axis) for axis in world_axes])
