@@ -41,8 +41,6 @@ CONTACTS = 2  # deepest points of a body on the floor that get into the solver
 OBSTACLE_CONTACTS = 2  # of a body on the trunk with obstacles; a limb's link has one
 FRICTIONS = 3  # directions of friction that are solved for: sliding and turning, but not rolling (0.1 mm)
 _UNLIMITED = 1e3  # radians
-_EDGES = 10  # of MuJoCo's friction pyramid of condim 6
-_SIGNS: Any = np.array([1.0, -1.0], np.float32)[:, None, None, None]  # of the two edges in a direction of friction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -626,23 +624,9 @@ class Articulated:
         return out
 
     def _edges(self, touch: Touch, twists: jax.Array):
-        """What the contacts' edges do at accelerations of the bodies at them `twists` [6, contacts, envs].
-
-        Returns:
-          Forces along the directions [1 + frictions, contacts, envs], and how they fall with the accelerations: the
-          normal's own [contacts, envs], and by friction what couples it to the normal and its own
-          [frictions, contacts, envs].
-        """
+        """What the contacts' edges do at accelerations of the bodies at them `twists` [6, contacts, envs]."""
         along = keep(total(touch.rows * twists, 1) + touch.reference)
-        normal, others = along[0], along[1:]
-        edges = normal + _SIGNS * (self._friction * others)
-        stiffness = jnp.where(edges < 0, touch.stiffness, 0.0)
-        straight = jnp.where(normal < 0, (_EDGES - 2 * len(self._friction)) * touch.stiffness, 0.0)
-        steep = straight + total(total(stiffness, 0), 0)
-        mixed = self._friction * total(_SIGNS * stiffness, 0)
-        own = self._friction**2 * total(stiffness, 0)
-        forces = jnp.concatenate([(steep * normal + total(mixed * others, 0))[None], mixed * normal + own * others])
-        return keep((-forces, steep, mixed, own))
+        return contact.edges(along, touch.stiffness, self._friction)
 
     def _settle(self, system: System, bias, torques: Joints, touch: Touch, owners, limit, acc: Joints, iterations: int):
         """Newton's method on the accelerations, from `acc`."""

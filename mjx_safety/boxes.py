@@ -5,26 +5,34 @@ to the robot is returned for the caller to use. Each box that matters is solved 
 contacts with the floor, the robot, fixed obstacles and other boxes, and the weld that draws a gremlin along, in
 MuJoCo's formulas (`contact`), minimised by Newton's method. What is simplified beside MuJoCo: boxes and cylinders meet
 in at most four points; turning and rolling friction (0.005 and 0.0001 m; 0.01 for the Point's sphere) is left out.
+
+Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs].
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
-from mjx_safety import contact, geometry
-from mjx_safety.contact import Contact, Frames, Obstacle, Shape
+from mjx_safety import collide, collide_box, contact, spatial
+from mjx_safety.collide import Solid
+from mjx_safety.collide_box import Candidates
+from mjx_safety.contact import Frames, Obstacle, Shape
+from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, rotate, scale, total
 
 ITERATIONS = {False: 6, True: 10}  # Newton steps of the contact solver, by whether a box has several parts
-NEAR = 6  # contacts a box can have at once, those with the floor aside
+NEAR = 6  # contacts a box can have at once with the robot and obstacles
 HEAVY = 0.01  # of the robot's mass: heavier boxes are solved together with it
 REST = 5e-5  # m/s, rad/s: slower boxes lie still; half of the least speed that costs anything
 GRAVITY = 9.81
 WELD = (0.02, 1.5)  # solref of a gremlin's weld
 HOVER = 0.2  # height of a gremlin's target, metres: the original counts its height twice
-_EDGES = 10  # of the friction pyramid; those that turn or roll count as normal ones here
+_WORLD: Any = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # its axes
+_FRICTION = np.array(contact.FRICTION[:2], np.float32)[:, None, None, None]  # sliding alone
 
 
 @flax.struct.dataclass
@@ -72,12 +80,34 @@ class Accelerations(NamedTuple):
     angacc: jax.Array
 
 
-class _Solids(NamedTuple):
-    """Oriented boxes: centres [..., 3], rotations to the world [..., 3, 3], half-sizes [..., 3]."""
+class _Touch(NamedTuple):
+    """Contacts of each slot, arrays [contacts, slots, envs].
 
-    pos: jax.Array
-    mat: jax.Array
-    half: jax.Array
+    Attributes:
+      dist, pos, normal: as of `Candidates`.
+      points: MuJoCo's contact points that the candidate stands for.
+      linvel, linacc: of what the box touches, where it does.
+      weight: sum of the two translational `body_invweight0`, over the box's.
+      robot: 1 where the box touches the robot, else 0.
+    """
+
+    dist: jax.Array
+    pos: Vec
+    normal: Vec
+    points: jax.Array
+    linvel: Vec
+    linacc: Vec
+    weight: jax.Array
+    robot: jax.Array
+
+
+class _Moving(NamedTuple):
+    """Boxes as components, [slots, envs]."""
+
+    pos: Vec
+    quat: list
+    linvel: Vec
+    angvel: Vec
 
 
 class Reaction(NamedTuple):
@@ -92,17 +122,6 @@ class Reaction(NamedTuple):
     added: jax.Array
 
 
-class _Surfaces(NamedTuple):
-    """Motion of what boxes touch, as in `Frames` and `Accelerations`, and the constraint's weight, over the box's."""
-
-    pos: jax.Array
-    linvel: jax.Array
-    angvel: jax.Array
-    linacc: jax.Array
-    angacc: jax.Array
-    weight: jax.Array
-
-
 class BoxPhysics:
     """Moves the boxes of one kind beside a robot.
 
@@ -111,6 +130,7 @@ class BoxPhysics:
       shapes: the robot's parts.
       obstacles: kinds of things that stand still.
       timestep: physics step, seconds.
+      most_steps: physics steps that boxes may glide at once.
       invweight: MuJoCo's translational `body_invweight0` of the robot's bodies, 1/kg.
       robot_mass: kg.
       robot_radius: of the ball round its root that holds it, metres.
@@ -125,23 +145,30 @@ class BoxPhysics:
         shapes: tuple[Shape, ...],
         obstacles: tuple[Obstacle, ...],
         timestep: float,
+        most_steps: int,
         invweight: tuple[float, ...],
         robot_mass: float,
         robot_radius: float,
     ):
-        self._kind, self._shapes, self._obstacles, self._timestep = kind, shapes, obstacles, timestep
+        self._kind, self._obstacles, self._timestep = kind, obstacles, timestep
         centres, halves = (np.array(x) for x in zip(*kind.parts, strict=True))
-        self._centres, self._halves = jnp.asarray(centres, jnp.float32), jnp.asarray(halves, jnp.float32)
+        self._centres, self._halves = (list(x.T.astype(np.float32)[..., None, None]) for x in (centres, halves))
         masses = kind.density * 8 * halves.prod(axis=1)
         self.mass = float(masses.sum())
         self.heavy = self.mass > HEAVY * robot_mass
         square = halves**2 / 3 + centres**2
         inertia = (masses[:, None] * (square.sum(axis=1, keepdims=True) - square)).sum(axis=0) / self.mass
-        self._inertia = inertia  # principal moments over the mass, m^2
-        self._feet = _feet(centres, halves)
+        self._inertia = inertia.astype(np.float32)  # principal moments over the mass, m^2
+        # Corners on which the parts stand, one of each pair of opposite ones.
+        signs = np.array([[x, y, -1] for x in (-1, 1) for y in (-1, 1)])
+        feet = (centres[:, None] + signs * halves[:, None]).reshape(-1, 3)
+        self._feet = list(feet.T.astype(np.float32)[..., None, None])
         self._extent = (np.abs(centres) + halves).max(axis=0).astype(np.float32)
         self._robot_radius = robot_radius
-        self._invweight = np.array(invweight)
+        self._groups = _groups(shapes)
+        self._weight = 1 + self.mass * np.array(invweight, np.float32)
+        steps = range(most_steps + 1)
+        self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k) for k in steps), strict=True)]
 
     def reach(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
         """Which boxes the robot may touch during the step, bool [n].
@@ -156,7 +183,7 @@ class BoxPhysics:
         """Which boxes move by themselves, bool [n]; the others lie still, or `glide`, until something touches them."""
         if self._kind.travel is not None:
             return jnp.zeros(boxes.pos.shape[0], bool)
-        return jnp.any(boxes.linvel != 0, axis=-1) | jnp.any(boxes.angvel != 0, axis=-1)
+        return _awake(boxes.linvel, boxes.angvel)
 
     def choose(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
         """The boxes worth a slot, int32 [slots]: those the robot may touch, then moving ones and their neighbours."""
@@ -177,247 +204,50 @@ class BoxPhysics:
 
     def contacts(self, boxes: Boxes, frames: Frames) -> jax.Array:
         """The robot's contact points with each box, float32 [n]."""
-        touch, _ = self._touch(boxes.pos, quat_to_mat(boxes.quat), frames)
-        return jnp.sum(jnp.where(touch.dist < 0, touch.points, 0.0), axis=-1)
+        return spatial.lanes(self._contacts)(boxes, frames)
 
-    def _clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
-        """Distance between a ball that holds the robot all along and each box, metres [n]."""
-        path = jnp.sqrt(jnp.max(jnp.sum((robot_path - robot_path[0]) ** 2, axis=-1)))
-        local = jnp.sum(quat_to_mat(boxes.quat) * (robot_path[0] - boxes.pos)[..., None], axis=-2)
-        beyond = jnp.maximum(jnp.abs(local) - self._extent, 0.0)
-        return jnp.sqrt(jnp.sum(beyond**2, axis=-1)) - self._robot_radius - path
-
-    def _touch(self, pos: jax.Array, mat: jax.Array, frames: Frames) -> tuple[Contact, np.ndarray]:
-        """Candidates of contact with the robot, [boxes, candidates], normals into the box; and the robot's bodies."""
-        parts = jax.tree.map(lambda x: x[:, None], self._parts(pos, mat))  # [boxes, 1, parts]
-        found, bodies = [], []
-        for kind, group in _by_kind(self._shapes):
-            body = np.array([shape.body for shape in group])
-            place, turn = frames.pos[body], frames.mat[body]
-            offset = jnp.asarray([shape.pos for shape in group], jnp.float32)
-            centre = (place + contact.einsum("bij,bj->bi", turn, offset))[:, None]  # [shapes, 1, 3]
-            local = np.stack([_host_mat(shape.quat) for shape in group])
-            turn = contact.einsum("bij,bjk->bik", turn, jnp.asarray(local, jnp.float32))[:, None]
-            size = np.array([shape.size for shape in group])[:, None]
-            if kind == "sphere":
-                new = [_ball_box(centre, jnp.asarray(size[..., 0], jnp.float32), parts)]
-            elif kind == "capsule":
-                radius, half_length = (jnp.asarray(size[..., i], jnp.float32) for i in (0, 1))
-                new = _capsule_box(centre, turn[..., 2], radius, half_length, parts)
-            elif kind == "beam":
-                radius, half_length = (jnp.asarray(size[..., i], jnp.float32) for i in (0, 1))
-                new = _capsule_box(centre, turn[..., 2], radius, half_length - radius, parts)[:1]
-            elif kind == "wheel":
-                new = _box_box(_wheel(centre, turn[..., 2], size), parts)
-                new = [candidates._replace(points=candidates.points / 2) for candidates in new]
-            else:
-                new = _box_box(_Solids(centre, turn, jnp.asarray(size, jnp.float32)), parts)
-            for candidates in new:
-                found.append(jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), candidates))
-                bodies.append(np.repeat(body, len(self._kind.parts)))
-        return _concatenate(found), np.concatenate(bodies)
-
-    def _parts(self, pos: jax.Array, mat: jax.Array) -> _Solids:
-        """The parts of boxes at `pos` [boxes, 3], `mat` [boxes, 3, 3]: [boxes, parts]."""
-        centres = pos[:, None] + jnp.sum(mat[:, None] * self._centres[:, None], axis=-1)
-        mats = jnp.broadcast_to(mat[:, None], (*centres.shape, 3))
-        return _Solids(centres, mats, jnp.broadcast_to(self._halves, centres.shape))
-
-    def _stand(self, pos: jax.Array, mat: jax.Array) -> Contact:
-        """Candidates of contact with the floor, [boxes, feet]."""
-        feet = jnp.sum(mat[:, None] * self._feet[:, None], axis=-1)
-        feet = jnp.where(feet[..., 2:] > 0, -feet, feet)  # of two opposite corners the lower one
-        dist = pos[:, None, 2] + feet[..., 2]
-        where = (pos[:, None] + feet).at[..., 2].add(-dist / 2)
-        up = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0]), where.shape)
-        return Contact(dist, where, up, jnp.ones(dist.shape))
+    def _contacts(self, boxes, frames):
+        now = _components(boxes)
+        parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
+        touch = _join(self._meet_robot(parts, frames, Accelerations(*frames[2:])))  # these play no part
+        return total(jnp.where(touch.dist < 0, touch.points, 0.0), 0)
 
     def advance(
         self,
         boxes: Boxes,
-        chosen: jax.Array,
         frames: Frames,
         frames_acc: Accelerations,
         places: tuple[jax.Array, ...],
         home: jax.Array,
         time: jax.Array,
     ) -> tuple[Boxes, Reaction]:
-        """One physics step of the chosen boxes; the others stay as they are.
+        """One physics step of boxes that can touch each other, the robot and obstacles.
 
         Args:
-          boxes: before.
-          chosen: int32 [slots], from `choose`.
+          boxes: before, as many as have a slot.
           frames: the robot's bodies now.
           frames_acc: their accelerations during this step.
           places: where the obstacles are, float32 [K, 2] for each kind.
-          home: float32 [n, 3]: x, y of a gremlin's circle's centre, and its first yaw.
+          home: float32 [slots, 3]: x, y of a gremlin's circle's centre, and its first yaw.
           time: float32 [], seconds since reset, at the start of the step.
 
         Returns:
           The boxes afterwards, and what they do to the robot.
         """
-        near = jax.tree.map(lambda x: x[chosen], boxes)
-        acc, reaction, moves = self._solve(near, frames, frames_acc, places, home[chosen], time)
+        return spatial.lanes(self._advance)(boxes, frames, frames_acc, places, home, time)
+
+    def _advance(self, boxes, frames, frames_acc, places, home, time):
         dt = self._timestep
-        linvel, angvel = near.linvel + dt * acc[:, :3], near.angvel + dt * acc[:, 3:]
-        after = Boxes(near.pos + dt * linvel, _spin(near.quat, dt * angvel), linvel, angvel)
-        after = jax.tree.map(lambda old, new: jnp.where(moves[:, None], new, old), near, after)
-        return jax.tree.map(lambda x, y: x.at[chosen].set(y), boxes, after), reaction
+        near = _components(boxes)
+        mat = keep(spatial.quat_mat(near.quat))
+        lin, ang, reaction, moves = self._solve(near, mat, frames, frames_acc, places, home, time)
+        linvel, angvel = add(near.linvel, scale(lin, dt)), add(near.angvel, scale(ang, dt))
+        quat = spatial.quat_integrate(jnp.stack(near.quat), jnp.stack(back(mat, angvel)), dt)
+        after = _Moving(add(near.pos, scale(linvel, dt)), list(quat), linvel, angvel)
+        after = jax.tree.map(lambda old, new: jnp.where(moves, new, old), near, after)
+        return Boxes(*(jnp.stack(x, axis=1) for x in after)), reaction
 
-    def _solve(self, near, frames, frames_acc, places, home, time):
-        """Accelerations [slots, 6], the reaction on the robot, and which boxes move at all, bool [slots]."""
-        num, dt = near.pos.shape[0], self._timestep
-        mat = quat_to_mat(near.quat)
-
-        # What boxes may touch: the robot's bodies, each other, and the world, in one table.
-        robot, world = frames.pos.shape[0], frames.pos.shape[0] + num
-        zeros = jnp.zeros((num, 3))
-        table = _Surfaces(
-            pos=_rows(frames.pos, near.pos),
-            linvel=_rows(frames.linvel, near.linvel),
-            angvel=_rows(frames.angvel, near.angvel),
-            linacc=_rows(frames_acc.linacc, zeros),
-            angacc=_rows(frames_acc.angacc, zeros),
-            weight=jnp.asarray([*(1 + self.mass * self._invweight), *[2.0] * num, 1.0], jnp.float32),
-        )
-        touch, body = self._touch(near.pos, mat, frames)
-        found, owner = [touch], [np.broadcast_to(body, touch.dist.shape)]
-        if self._obstacles:
-            found.append(self._blocked(near.pos, mat, places))
-            owner.append(np.full(found[-1].dist.shape, world))
-        if num > 1:
-            pair, other = self._meet(near.pos, mat)
-            found.append(pair)
-            owner.append(robot + other)
-        touching, owner = _deepest(_concatenate(found), np.concatenate(owner, axis=1))
-        if self._kind.travel is None:
-            stand = self._stand(near.pos, mat)
-            touching = _concatenate([touching, stand])
-            owner = jnp.concatenate([owner, jnp.full(stand.dist.shape, world)], axis=1)
-        surface = jax.tree.map(lambda x: x[owner], table)
-
-        normal = touching.normal
-        directions = jnp.stack([normal, *contact.tangents(normal)], axis=-2)  # [slots, candidates, 3, 3]
-        arm, their_arm = touching.pos - near.pos[:, None], touching.pos - surface.pos
-        jac = jnp.concatenate([directions, cross(arm[..., None, :], directions)], axis=-1)
-        approach = near.linvel[:, None] + cross(near.angvel[:, None], arm)
-        approach = approach - surface.linvel - cross(surface.angvel, their_arm)
-        surface_acc = surface.linacc + cross(surface.angacc, their_arm)
-        stiff, damp = contact.spring(dt)
-        ref = jnp.sum(directions * (surface_acc - damp * approach)[..., None, :], axis=-1)
-        ref = ref.at[..., 0].add(-stiff * contact.impedance(touching.dist) * touching.dist)
-        stiffness = touching.points * contact.edge_stiffness(touching.dist, surface.weight)  # over the mass
-
-        inertia, smooth = self._smooth(near, mat)
-        rows = jac.reshape(num, -1, 6)
-        is_pair = (owner >= robot) & (owner < world)
-        # Twice the block of a pair: a bound on the coupled Hessian, so that the blocks can be solved at once.
-        bound = jnp.where(is_pair, 2.0, 1.0)
-        weld = None if self._kind.travel is None else self._weld(near, home, time)
-
-        def gaps(acc):
-            gap = contact.einsum("sri,si->sr", rows, acc).reshape(ref.shape) - ref
-            if num == 1:
-                return gap
-            # The other boxes' accelerations are those of the iteration before.
-            theirs = _rows(jnp.zeros((robot, 6)), acc)[owner]
-            theirs = theirs[..., :3] + cross(theirs[..., 3:], their_arm)
-            return gap - jnp.sum(directions * theirs[..., None, :], axis=-1)
-
-        acc, hessian = smooth, inertia
-        for _ in range(ITERATIONS[len(self._kind.parts) > 1]):
-            force, curve = _edges(gaps(acc), stiffness)
-            gradient = contact.einsum("sij,sj->si", inertia, acc - smooth)
-            gradient += contact.einsum("sr,sri->si", force.reshape(num, -1), rows)
-            weighted = contact.einsum("scij,scjk->scik", curve * bound[..., None, None], jac)
-            hessian = inertia + contact.einsum("sri,srj->sij", rows, weighted.reshape(rows.shape))
-            if weld is not None:
-                factor, weld_ref, hold = weld
-                gradient += hold * factor * (factor * acc - weld_ref)
-                hessian += jnp.eye(6) * (hold * factor**2)[:, None]
-            acc = acc - solve(hessian, gradient)
-
-        force, curve = _edges(gaps(acc), jnp.where(owner < robot, stiffness, 0.0))
-        root = cross((touching.pos - frames.pos[0])[..., None, :], directions)
-        root = jnp.concatenate([directions, root], axis=-1).reshape(rows.shape)
-        push = self.mass * contact.einsum("sr,sri->i", force.reshape(num, -1), root)
-        added = jnp.zeros((6, 6))
-        if self.heavy:
-            # What the push changes by as the robot's acceleration does, the box's answer included.
-            curved = contact.einsum("scij,scjk->scik", curve, root.reshape(jac.shape)).reshape(rows.shape)
-            mixed = contact.einsum("sri,srj->sji", rows, curved)  # [slots, 6 of the robot, 6 of the box]
-            answer = jax.vmap(solve, in_axes=(None, 1), out_axes=1)(hessian, mixed)
-            added = contact.einsum("sri,srj->ij", root, curved) - contact.einsum("sij,skj->ik", mixed, answer)
-            added = self.mass * added
-        reaction = Reaction(push, added)
-
-        # A box at rest is left alone until the robot or a moving box touches it.
-        awake = self.awake(near)
-        stirring = jnp.concatenate([jnp.ones(robot, bool), awake, jnp.zeros(1, bool)])[owner]
-        moves = awake | jnp.any(stirring & (touching.dist < 0), axis=1) | (self._kind.travel is not None)
-        return acc, reaction, moves
-
-    def _smooth(self, near: Boxes, mat: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Inertia over the mass [slots, 6, 6] and accelerations under gravity alone [slots, 6]."""
-        num = near.pos.shape[0]
-        gravity = jnp.broadcast_to(jnp.array([0.0, 0.0, -GRAVITY]), (num, 3))
-        inertia = jnp.asarray(self._inertia, jnp.float32)
-        block = jnp.sum(mat[:, :, None] * inertia * mat[:, None], axis=-1)
-        full = jnp.zeros((num, 6, 6)).at[:, :3, :3].set(jnp.eye(3)).at[:, 3:, 3:].set(block)
-        if np.ptp(self._inertia) < 1e-9:
-            return full, jnp.concatenate([gravity, jnp.zeros((num, 3))], axis=1)
-        spin = jnp.sum(mat * near.angvel[:, :, None], axis=1)  # body axes
-        turn = jnp.sum(mat * (-cross(spin, inertia * spin) / inertia)[:, None], axis=-1)
-        return full, jnp.concatenate([gravity, turn], axis=1)
-
-    def _blocked(self, pos: jax.Array, mat: jax.Array, places: tuple[jax.Array, ...]) -> Contact:
-        """Candidates of contact with the nearest two obstacles of each kind, [boxes, candidates], as `_touch`."""
-        parts = jax.tree.map(lambda x: x[:, None], self._parts(pos, mat))
-        found = []
-        for obstacle, where in zip(self._obstacles, places, strict=True):
-            offset = where - pos[:, None, :2]
-            nearest = jax.lax.top_k(-jnp.sum(offset**2, axis=-1), min(2, where.shape[0]))[1]  # [boxes, 2]
-            where = where[nearest]
-            height = jnp.full((*where.shape[:2], 1), obstacle.height)
-            centre = jnp.concatenate([where, height], axis=-1)[:, :, None]
-            if obstacle.kind == "sphere":
-                new = [_ball_box(centre, jnp.float32(obstacle.size[0]), parts)]
-            elif obstacle.kind == "cylinder":
-                # MuJoCo finds one point, at the end of the common heights where the box leans against the pillar.
-                reach = jnp.sum(jnp.abs(parts.mat[..., 2, :]) * parts.half, axis=-1)
-                low = jnp.maximum(parts.pos[..., 2] - reach, obstacle.height - obstacle.size[1])
-                high = jnp.minimum(parts.pos[..., 2] + reach, obstacle.height + obstacle.size[1])
-                level = jnp.broadcast_to(centre, (*high.shape[:1], where.shape[1], *high.shape[2:], 3))
-                level = level.at[..., 2].set(jnp.broadcast_to((low + high) / 2, level.shape[:-1]))
-                touch = _ball_box(level, jnp.float32(obstacle.size[0]), parts)
-                normal = touch.normal * jnp.array([1.0, 1.0, 0.0])
-                lean = jnp.sum(parts.mat[..., 2] * normal, axis=-1)
-                dist = touch.dist - jnp.abs(lean) * (high - low) / 2
-                pos = touch.pos.at[..., 2].set(jnp.where(lean < 0, high, low))
-                new = [Contact(jnp.where(low < high, dist, 1.0), pos, normal, touch.points)]
-            else:
-                upright = jnp.broadcast_to(jnp.eye(3), (*centre.shape, 3))
-                new = _box_box(_Solids(centre, upright, jnp.asarray(obstacle.size, jnp.float32)), parts)
-            found += [jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), c) for c in new]
-        return _concatenate(found)
-
-    def _target(self, home: jax.Array, time: jax.Array) -> jax.Array:
-        """Where the weld draws gremlins to, [n, 3]."""
-        x, y = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
-        return jnp.stack([home[:, 0] + x, home[:, 1] + y, jnp.full_like(home[:, 0], HOVER)], axis=-1)
-
-    def _weld(self, near: Boxes, home: jax.Array, time: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The weld's rows, each on one of the six accelerations: factor [6], reference and stiffness [slots, 6]."""
-        stiff, damp = contact.spring(self._timestep, *WELD)
-        turned = _turned(near.quat, home[:, 2])
-        off = jnp.concatenate([near.pos - self._target(home, time), turned / 2], axis=-1)
-        factor = jnp.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])
-        rate = factor * jnp.concatenate([near.linvel, near.angvel], axis=-1)
-        imp = contact.impedance(jnp.sqrt(jnp.sum(off**2, axis=-1, keepdims=True)))
-        weight = jnp.concatenate([jnp.ones(3), jnp.asarray(self._inertia, jnp.float32)])
-        return factor, -damp * rate - stiff * imp * off, imp / (1 - imp) * weight
-
-    def glide(self, boxes: Boxes, home: jax.Array, time: jax.Array, num_steps: int) -> Boxes:
+    def glide(self, boxes: Boxes, home: jax.Array, time: jax.Array, num_steps: int | jax.Array) -> Boxes:
         """Gremlins after `num_steps` physics steps under gravity and the weld alone, in closed form.
 
         The weld is taken to be off by more than a millimetre, where its impedance no longer grows: it lags behind its
@@ -427,45 +257,252 @@ class BoxPhysics:
           boxes: before.
           home: float32 [n, 3]: x, y of the circle's centre, and the first yaw.
           time: float32 [], seconds since reset.
-          num_steps: how many.
+          num_steps: how many, up to `most_steps`.
         """
-        glide, lift, sway, turn = _glides(self._timestep, num_steps)
+        glide, lift, sway, turn = (jnp.asarray(table)[num_steps] for table in self._glides)
         sin, cos = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
-        zero = jnp.zeros_like(sin)
         # Responses to sin t and to cos t, which is sin t a quarter later.
-        drive = [
-            jnp.stack([sway[0, i] * sin + sway[1, i] * cos, sway[0, i] * cos - sway[1, i] * sin, zero + lift[i]])
-            for i in range(2)
+        drive = [[sway[0, i] * sin + sway[1, i] * cos, sway[0, i] * cos - sway[1, i] * sin, lift[i]] for i in range(2)]
+        now = _components(boxes)
+        off = [now.pos[0] - home[:, 0], now.pos[1] - home[:, 1], now.pos[2]]
+        pos = [glide[0, 0] * x + glide[0, 1] * v + push for x, v, push in zip(off, now.linvel, drive[0], strict=True)]
+        linvel = [
+            glide[1, 0] * x + glide[1, 1] * v + push for x, v, push in zip(off, now.linvel, drive[1], strict=True)
         ]
-        centre = jnp.concatenate([home[:, :2], jnp.zeros_like(home[:, :1])], axis=-1)
-        off = boxes.pos - centre
-        pos = centre + glide[0, 0] * off + glide[0, 1] * boxes.linvel + drive[0]
-        linvel = glide[1, 0] * off + glide[1, 1] * boxes.linvel + drive[1]
-        off = _turned(boxes.quat, home[:, 2])
-        vec = (turn[0, 0] * off + turn[0, 1] * boxes.angvel) / 2
-        angvel = turn[1, 0] * off + turn[1, 1] * boxes.angvel
-        scalar = jnp.sqrt(jnp.maximum(1 - jnp.sum(vec**2, axis=-1, keepdims=True), 0.0))
-        quat = quat_mul(jnp.concatenate([scalar, vec], axis=-1), geometry.yaw_to_quat(home[:, 2]))
-        return Boxes(pos, quat, linvel, angvel)
+        pos = [pos[0] + home[:, 0], pos[1] + home[:, 1], pos[2]]
+        off = _turned(now.quat, home[:, 2])
+        vec = [(turn[0, 0] * x + turn[0, 1] * w) / 2 for x, w in zip(off, now.angvel, strict=True)]
+        angvel = [turn[1, 0] * x + turn[1, 1] * w for x, w in zip(off, now.angvel, strict=True)]
+        scalar = jnp.sqrt(jnp.maximum(1 - dot(vec, vec), 0.0))
+        quat = spatial.quat_mul([scalar, *vec], _yaw(home[:, 2]))
+        return Boxes(*(jnp.stack(x, axis=1) for x in (pos, quat, linvel, angvel)))
 
-    def _meet(self, pos: jax.Array, mat: jax.Array) -> tuple[Contact, np.ndarray]:
-        """Candidates of contact with the other slots, [slots, candidates], normals into the slot; and the others."""
-        num = pos.shape[0]
-        first, second = np.triu_indices(num, k=1)
-        parts = self._parts(pos, mat)
-        a = jax.tree.map(lambda x: x[first][:, :, None], parts)
-        b = jax.tree.map(lambda x: x[second][:, None], parts)
-        found = [jax.tree.map(lambda x: x.reshape(len(first), -1, *x.shape[3:]), c) for c in _box_box(a, b)]
-        found = _concatenate(found)
-        back = found._replace(normal=-found.normal)
-        per = found.dist.shape[1]
-        index, others = [], []
-        for i in range(num):
-            mine = [(p, second[p] == i) for p in range(len(first)) if i in (first[p], second[p])]
-            index.append([p + len(first) * (0 if into else 1) for p, into in mine])
-            others.append(np.repeat([first[p] if into else second[p] for p, into in mine], per))
-        both = jax.tree.map(lambda x, y: jnp.concatenate([x, y])[np.array(index)], found, back)
-        return jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[3:]), both), np.array(others)
+    # Where boxes meet what.
+
+    def _clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
+        """Distance between a ball that holds the robot all along and each box, metres [n]."""
+        path = jnp.sqrt(jnp.max(jnp.sum((robot_path - robot_path[0]) ** 2, axis=-1)))
+        now = _components(boxes)
+        local = back(spatial.quat_mat(now.quat), add(list(robot_path[0]), scale(now.pos, -1.0)))
+        beyond = [jnp.maximum(jnp.abs(x) - extent, 0.0) for x, extent in zip(local, self._extent, strict=True)]
+        return jnp.sqrt(dot(beyond, beyond)) - self._robot_radius - path
+
+    def _parts(self, pos: Vec, mat: Mat) -> Solid:
+        """The parts of the boxes, [parts, slots, envs]."""
+        axes = [[row[i] for row in mat] for i in range(3)]
+        return Solid("box", add(pos, rotate(mat, self._centres)), axes, self._halves)
+
+    def _meet_robot(self, parts: Solid, frames: Frames, acc: Accelerations) -> list[_Touch]:
+        """Candidates of contact with the robot."""
+        found = []
+        for kind, body, offset, axes, size in self._groups:
+            pos, linvel, angvel, linacc, angacc = (
+                [_of(x[:, i], body) for i in range(3)]
+                for x in (frames.pos, frames.linvel, frames.angvel, acc.linacc, acc.angacc)
+            )
+            mat = [[_of(frames.mat[:, i, j], body) for j in range(3)] for i in range(3)]
+            centre, axes = add(pos, rotate(mat, offset)), [rotate(mat, axis) for axis in axes]
+            points = 1.0
+            if kind == "sphere":
+                new = [collide_box.ball(centre, size[0], parts)]
+            elif kind == "capsule":
+                new = collide_box.capsule(centre, axes[2], size[0], size[1], parts)
+            elif kind == "beam":
+                new = collide_box.capsule(centre, axes[2], size[0], size[1] - size[0], parts)[:1]
+            elif kind == "wheel":
+                new = collide_box.box(collide_box.wheel(centre, axes[2], size[0], size[1]), parts)
+                points = 0.5
+            else:
+                new = collide_box.box(Solid("box", centre, axes, size), parts)
+            weight = self._weight[body][:, None, None, None]
+            for candidates in new:
+                arm = add(candidates.pos, scale(pos, -1.0))
+                vel, rate = add(linvel, cross(angvel, arm)), add(linacc, cross(angacc, arm))
+                found.append(_touch(candidates, points, weight, robot=1.0, linvel=vel, linacc=rate))
+        return found
+
+    def _meet_obstacles(self, parts: Solid, places: tuple[jax.Array, ...]) -> list[_Touch]:
+        """Candidates of contact with what stands still."""
+        found = []
+        for obstacle, where in zip(self._obstacles, places, strict=True):
+            centre = [where[:, 0, None, None], where[:, 1, None, None]]  # [places, parts, slots, envs]
+            centre.append(jnp.full_like(centre[0], obstacle.height))
+            size = obstacle.size
+            if obstacle.kind == "sphere":
+                new = [collide_box.ball(centre, size[0], parts)]
+            elif obstacle.kind == "cylinder":
+                new = [collide_box.pillar(centre, size[0], size[1], parts)]
+            else:
+                new = collide_box.box(Solid("box", centre, _WORLD, list(map(np.float32, size))), parts)
+            found += [_touch(candidates, 1.0, 1.0) for candidates in new]
+        return found
+
+    def _meet_boxes(self, near: _Moving, parts: Solid) -> list[_Touch]:
+        """Candidates of contact with the other slots, for each corner and each other one."""
+        if len(near.pos[0]) == 1:
+            return []
+        theirs = jax.tree.map(lambda x: _others(jnp.broadcast_to(x, parts.pos[0].shape))[:, :, None], tuple(parts[1:]))
+        found = []
+        for candidates in collide_box.box(Solid("box", *theirs), parts):  # [others, parts, parts, slots, envs]
+            pos, linvel, angvel = (
+                [_others(x)[:, None, None] for x in vec] for vec in (near.pos, near.linvel, near.angvel)
+            )
+            linvel = add(linvel, cross(angvel, add(candidates.pos, scale(pos, -1.0))))
+            found.append(_touch(candidates, 1.0, 2.0, linvel=linvel))
+        return found
+
+    def _stand(self, pos: Vec, mat: Mat) -> _Touch:
+        """Candidates of contact with the floor."""
+        feet = rotate(mat, self._feet)
+        lower = jnp.where(feet[2] > 0, -1.0, 1.0)  # of two opposite corners
+        foot = add(pos, scale(feet, lower))
+        dist = foot[2]
+        return _touch(Candidates(dist, [*foot[:2], dist / 2], _WORLD[2]), 1.0, 1.0)
+
+    # The solver.
+
+    def _solve(self, near: _Moving, mat: Mat, frames, frames_acc, places, home, time):
+        """Linear and angular accelerations, the reaction on the robot, and which boxes move, bool [slots, envs]."""
+        parts = self._parts(near.pos, mat)
+        nearest = _deepest(_join(self._meet_robot(parts, frames, frames_acc) + self._meet_obstacles(parts, places)))
+        pairs = self._meet_boxes(near, parts)
+        floor = [self._stand(near.pos, mat)] if self._kind.travel is None else []
+        touch = keep(_join([nearest, *pairs, *floor]))
+        paired = slice(len(nearest.dist), len(nearest.dist) + sum(len(x.dist) for x in pairs))
+
+        side = collide.tangent(touch.normal, _WORLD)
+        directions = [touch.normal, side, cross(touch.normal, side)]
+        arm = add(touch.pos, scale(near.pos, -1.0))
+        approach = add(add(near.linvel, cross(near.angvel, arm)), scale(touch.linvel, -1.0))
+        stiff, damp = contact.spring(self._timestep)
+        rate = add(scale(approach, damp), scale(touch.linacc, -1.0))
+        offset = [dot(direction, rate) for direction in directions]
+        offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
+        stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)  # over the mass
+        directions, arm, offset, stiffness = keep((directions, arm, jnp.stack(offset), stiffness))
+        their_arm = [x[paired] for x in touch.pos]
+        if pairs:
+            their_arm = keep(add(their_arm, [-_spread(x, len(arm[0][paired])) for x in near.pos]))
+        # Twice the block of a pair: a bound on the coupled Hessian, so that the blocks can be solved at once.
+        bound = np.ones((len(touch.dist), 1, 1), np.float32)
+        bound[paired] = 2.0
+
+        inertia, smooth = keep(self._smooth(near, mat))
+        weld = None if self._kind.travel is None else keep(self._weld(near, home, time))
+
+        def press(acc, stiffness):
+            """Forces on the boxes, and the matrices by which they fall with the accelerations where they attack."""
+            lin, ang = acc[:3], acc[3:]
+            there = add(lin, cross(ang, arm))
+            if pairs:
+                # The other boxes' accelerations are those of the iteration before.
+                lin, ang = ([_spread(x, len(their_arm[0])) for x in vec] for vec in (lin, ang))
+                theirs = add(lin, cross(ang, their_arm))
+                there = [_replace(x, paired, x[paired] - y) for x, y in zip(there, theirs, strict=True)]
+            along = keep(jnp.stack([dot(direction, there) for direction in directions]) + offset)
+            forces, steep, mixed, own = contact.edges(along, stiffness, _FRICTION)
+            force = functools.reduce(add, map(scale, directions, forces))
+            normal, *sides = directions
+            first = add(scale(normal, steep), functools.reduce(add, map(scale, sides, mixed)))
+            rest = [add(scale(normal, m), scale(s, o)) for s, m, o in zip(sides, mixed, own, strict=True)]
+            fall = {(i, j): dot([d[i] for d in directions], [x[j] for x in (first, *rest)]) for i, j in _UPPER}
+            return keep((force, [[fall[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]))
+
+        def system(acc):
+            """Gradient and Hessian at accelerations."""
+            force, fall = press(acc, stiffness)
+            pull = [total(x, 0) for x in (*force, *cross(arm, force))]
+            away = [x - y for x, y in zip(acc, smooth, strict=True)]
+            gradient = [dot(row, away) - x for row, x in zip(inertia, pull, strict=True)]
+            blocks = _blocks([[x * bound for x in row] for row in fall], arm, arm)
+            hessian = [
+                [x + total(y, 0) for x, y in zip(*rows, strict=True)] for rows in zip(inertia, blocks, strict=True)
+            ]
+            if weld is not None:
+                for i, (factor, ref, hold) in enumerate(weld):
+                    gradient[i] += hold * factor * (factor * acc[i] - ref)
+                    hessian[i][i] += hold * factor**2
+            return keep((gradient, hessian))
+
+        def newton(_, acc):
+            gradient, hessian = system(acc)
+            return [x - y for x, y in zip(acc, spatial.solve6(hessian, gradient), strict=True)]
+
+        acc = jax.lax.fori_loop(0, ITERATIONS[len(self._kind.parts) > 1], newton, smooth)
+
+        force, fall = press(acc, stiffness * touch.robot)
+        root_arm = add(touch.pos, [-x for x in frames.pos[0]])
+        push = jnp.stack([-self.mass * total(total(x, 0), 0) for x in (*force, *cross(root_arm, force))])
+        added = jnp.zeros((6, *push.shape))
+        if self.heavy:
+            # What the push changes by as the robot's acceleration does, the box's answer included.
+            mixed = [[total(x, 0) for x in row] for row in _blocks(fall, arm, root_arm)]  # of the box, of the robot
+            mixed = keep([jnp.stack(row) for row in mixed])
+            answer = keep(spatial.solve6(system(acc)[1], mixed))
+            own = jnp.stack([jnp.stack([total(x, 0) for x in row]) for row in _blocks(fall, root_arm, root_arm)])
+            own = own - sum(x[:, None] * y for x, y in zip(mixed, answer, strict=True))
+            added = self.mass * total(own, 2)
+
+        # A box at rest is left alone until the robot or a moving box touches it.
+        awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
+        stirring = touch.robot > 0
+        if pairs:
+            stirring = _replace(stirring, paired, _spread(awake, len(their_arm[0])))
+        moves = awake | jnp.any(stirring & (touch.dist < 0), axis=0) | (self._kind.travel is not None)
+        return acc[:3], acc[3:], Reaction(push, added), moves
+
+    def _smooth(self, near: _Moving, mat: Mat) -> tuple[Mat, list]:
+        """Inertia over the mass, 6 by 6, and accelerations under gravity alone; linear ones first."""
+        none = jnp.zeros_like(near.pos[0])
+        about = [[dot([x * y for x, y in zip(a, b, strict=True)], self._inertia) for b in mat] for a in mat]
+        inertia = [[none + float(i == j) for j in range(3)] + [none] * 3 for i in range(3)]
+        inertia += [[none] * 3 + row for row in about]
+        turn = [none] * 3
+        if np.ptp(self._inertia) > 1e-9:
+            spin = back(mat, near.angvel)
+            moment = cross([x * i for x, i in zip(spin, self._inertia, strict=True)], spin)
+            turn = rotate(mat, [x / i for x, i in zip(moment, self._inertia, strict=True)])
+        return inertia, [none, none, none - GRAVITY, *turn]
+
+    def _weld(self, near: _Moving, home: jax.Array, time: jax.Array) -> list[tuple]:
+        """The weld's rows, each on one of the six accelerations: factor, reference and stiffness."""
+        stiff, damp = contact.spring(self._timestep, *WELD)
+        x, y = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
+        target = [home[:, 0] + x, home[:, 1] + y, HOVER]
+        off = [a - b for a, b in zip(near.pos, target, strict=True)]
+        off += scale(_turned(near.quat, home[:, 2]), 0.5)
+        imp = contact.impedance(jnp.sqrt(dot(off, off)))
+        rows = []
+        for i, (away, rate) in enumerate(zip(off, (*near.linvel, *near.angvel), strict=True)):
+            factor, weight = (1.0, 1.0) if i < 3 else (0.5, self._inertia[i - 3])
+            ref = -damp * factor * rate - stiff * imp * away
+            rows.append((jnp.full_like(ref, factor), ref, imp / (1 - imp) * weight))
+        return rows
+
+
+_UPPER = [(i, j) for i in range(3) for j in range(i, 3)]
+
+
+def _groups(shapes: tuple[Shape, ...]) -> list[tuple]:
+    """Shapes that collide alike: kind, bodies, and centres, axes and sizes in the bodies' frames, [shapes, 1, 1, 1].
+
+    Cylinders are wheels or, where they are longer than wide, beams.
+    """
+    groups: dict[str, list[Shape]] = {}
+    for shape in shapes:
+        cylinder = "beam" if shape.size[1] > shape.size[0] else "wheel"
+        groups.setdefault(cylinder if shape.kind == "cylinder" else shape.kind, []).append(shape)
+    out = []
+    for kind, members in groups.items():
+        mats = np.zeros((len(members), 9))
+        for mat, shape in zip(mats, members, strict=True):
+            mujoco.mju_quat2Mat(mat, np.array(shape.quat))
+        pos, size = (np.array([getattr(shape, name) for shape in members]).T for name in ("pos", "size"))
+        arrays = (x.astype(np.float32)[..., None, None, None] for x in (pos, mats.reshape(-1, 3, 3).T, size))
+        pos, axes, size = map(list, arrays)  # the transposed matrices' rows are the axes
+        body = np.array([shape.body for shape in members])
+        out.append((kind, body, pos, [list(axis) for axis in axes], size))
+    return out
 
 
 def _glides(dt: float, num_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -484,269 +521,98 @@ def _glides(dt: float, num_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     push = np.array([dt**2, dt])
     later = [power(imp, dt, num_steps - 1 - k) @ push for k in range(num_steps)]
     drive = imp * imp * stiff
-    lift = sum(later) * (drive * HOVER - (1 - imp) * GRAVITY)
-    sway = drive * np.array([sum(p * f(k * dt) for k, p in enumerate(later)) for f in (np.cos, np.sin)])
+    lift = sum(later, start=np.zeros(2)) * (drive * HOVER - (1 - imp) * GRAVITY)
+    sway = drive * np.array([
+        sum((p * f(k * dt) for k, p in enumerate(later)), start=np.zeros(2)) for f in (np.cos, np.sin)
+    ])  # fmt: skip
     ratio = imp / (1 - imp) / 4
     turn = power(ratio / (1 + ratio), dt, num_steps)
     glide = power(imp, dt, num_steps)
     return glide.astype(np.float32), lift.astype(np.float32), sway.astype(np.float32), turn.astype(np.float32)
 
 
-def _turned(quat: jax.Array, yaw: jax.Array) -> jax.Array:
-    """Small rotations [..., 3] from upright at `yaw` [...] to `quat` [..., 4], world axes."""
-    back = geometry.yaw_to_quat(-yaw)
-    off = quat_mul(quat, back)
-    return 2 * off[..., 1:] * jnp.where(off[..., :1] < 0, -1.0, 1.0)
+def _turned(quat: list, yaw: jax.Array) -> Vec:
+    """Small rotations from upright at `yaw` to `quat`, world axes."""
+    off = spatial.quat_mul(quat, _yaw(-yaw))
+    return scale(off[1:], 2 * jnp.where(off[0] < 0, -1.0, 1.0))
 
 
-def _edges(gap: jax.Array, stiffness: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Gradient [..., 3] and Hessian [..., 3, 3] of the pyramid's cost along normal and two tangents.
+def _yaw(yaw: jax.Array) -> list:
+    """Quaternion of a turn about the vertical."""
+    none = jnp.zeros_like(yaw)
+    return [jnp.cos(yaw / 2), none, none, jnp.sin(yaw / 2)]
+
+
+def _awake(linvel: jax.Array, angvel: jax.Array) -> jax.Array:
+    """Whether any of the velocities [..., 3] is not 0."""
+    return jnp.any(linvel != 0, axis=-1) | jnp.any(angvel != 0, axis=-1)
+
+
+def _components(boxes: Boxes) -> _Moving:
+    return _Moving(*([x[:, i] for i in range(x.shape[1])] for x in jax.tree.leaves(boxes)))
+
+
+def _of(values: jax.Array, index: np.ndarray) -> jax.Array:
+    """Rows of [bodies, envs], as [shapes, 1, 1, envs]."""
+    if len(set(index.tolist())) == 1:
+        return values[index[:1], None, None]
+    return jnp.stack([values[i] for i in index])[:, None, None]
+
+
+def _others(values: jax.Array) -> jax.Array:
+    """For each slot of [..., slots, envs] the values of all others, [slots - 1, ..., slots, envs]."""
+    num = values.shape[-2]
+    slots = [values[..., i, :] for i in range(num)]
+    return jnp.stack([jnp.stack([slots[k + (k >= i)] for i in range(num)], axis=-2) for k in range(num - 1)])
+
+
+def _spread(values: jax.Array, num: int) -> jax.Array:
+    """`_others` of [slots, envs] for each of `num` contacts of boxes with each other, [num, slots, envs]."""
+    others = _others(values)
+    corners = 4
+    each = jnp.broadcast_to(others[None, :, None], (corners, len(others), num // len(others) // corners, *values.shape))
+    return each.reshape(num, *values.shape)
+
+
+def _replace(values: jax.Array, at: slice, new: jax.Array) -> jax.Array:
+    """Other rows in the middle."""
+    return jnp.concatenate([values[: at.start], new, values[at.stop :]])
+
+
+def _touch(
+    candidates: Candidates, points: float, weight: Any, robot: float = 0.0, linvel: Any = None, linacc: Any = None
+) -> _Touch:
+    """Contacts [contacts, slots, envs] of candidates [..., slots, envs]; without velocities, with what stands still."""
+    still = [np.float32(0.0)] * 3
+    dist, pos, normal = candidates
+    touch = _Touch(dist, pos, normal, points, linvel or still, linacc or still, weight, robot)
+    shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(touch)))
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), touch)
+
+
+def _join(touches: list[_Touch]) -> _Touch:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *touches)
+
+
+def _deepest(touch: _Touch) -> _Touch:
+    """The deepest `NEAR` contacts of each slot."""
+    if len(touch.dist) <= NEAR:
+        return touch
+    touch = keep(touch)
+    order = jax.lax.top_k(-jnp.moveaxis(touch.dist, 0, -1), NEAR)[1]
+    order = jnp.moveaxis(order, -1, 0)
+    leaves, structure = jax.tree.flatten(touch)
+    return structure.unflatten(jnp.take_along_axis(jnp.stack(leaves), order[None], axis=1))
+
+
+def _blocks(fall: Mat, left: Vec, right: Vec) -> Mat:
+    """How wrenches on one body fall with the accelerations of another one, 6 by 6, linear part first.
 
     Args:
-      gap: acceleration beyond the reference along them, [..., 3].
-      stiffness: of each edge, [...].
+      fall: how a force falls with the acceleration of the point where it attacks, 3 by 3.
+      left: from the first body's origin to that point.
+      right: from the second body's.
     """
-    normal, one, two = gap[..., 0], gap[..., 1], gap[..., 2]
-    slides = [normal + one, normal - one, normal + two, normal - two]
-    straight = jnp.where(normal < 0, (_EDGES - 4) * stiffness, 0.0)
-    a, b, c, d = (jnp.where(slide < 0, stiffness, 0.0) for slide in slides)
-    fa, fb, fc, fd = (k * slide for k, slide in zip((a, b, c, d), slides, strict=True))
-    force = jnp.stack([straight * normal + fa + fb + fc + fd, fa - fb, fc - fd], axis=-1)
-    zero = jnp.zeros_like(a)
-    curve = jnp.stack([
-        jnp.stack([straight + a + b + c + d, a - b, c - d], axis=-1),
-        jnp.stack([a - b, a + b, zero], axis=-1),
-        jnp.stack([c - d, zero, c + d], axis=-1),
-    ], axis=-2)  # fmt: skip
-    return force, curve
-
-
-def solve(matrix: jax.Array, vec: jax.Array) -> jax.Array:
-    """Solves symmetric positive definite systems [..., n, n], [..., n], written out."""
-    size = vec.shape[-1]
-    low, inv, fwd = {}, [], []
-    for j in range(size):
-        scaled = [low[j, k] * inv[k] for k in range(j)]
-        pivot = matrix[..., j, j] - sum(low[j, k] * scaled[k] for k in range(j))
-        inv.append(1 / pivot)
-        for i in range(j + 1, size):
-            low[i, j] = matrix[..., i, j] - sum(low[i, k] * scaled[k] for k in range(j))
-        fwd.append(vec[..., j] - sum(scaled[k] * fwd[k] for k in range(j)))
-    out = {}
-    for j in reversed(range(size)):
-        out[j] = (fwd[j] - sum(low[i, j] * out[i] for i in range(j + 1, size))) * inv[j]
-    return jnp.stack([out[j] for j in range(size)], axis=-1)
-
-
-def cross(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cross product along the last axis."""
-    x, y, z = (a[..., i] for i in range(3))
-    u, v, w = (b[..., i] for i in range(3))
-    return jnp.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=-1)
-
-
-def quat_to_mat(quat: jax.Array) -> jax.Array:
-    """Rotation matrices [..., 3, 3] of unit quaternions (w first) [..., 4]."""
-    w, x, y, z = (quat[..., i] for i in range(4))
-    return jnp.stack([
-        jnp.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=-1),
-        jnp.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], axis=-1),
-        jnp.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], axis=-1),
-    ], axis=-2)  # fmt: skip
-
-
-def _spin(quat: jax.Array, turn: jax.Array) -> jax.Array:
-    """Quaternions [..., 4] turned by rotation vectors [..., 3], world axes."""
-    angle = jnp.sqrt(jnp.sum(turn**2, axis=-1))
-    vec = turn * (0.5 * jnp.sinc(angle / (2 * jnp.pi)))[..., None]
-    return _unit(quat_mul(jnp.concatenate([jnp.cos(angle / 2)[..., None], vec], axis=-1), quat))
-
-
-def _unit(quat):
-    return quat / jnp.sqrt(jnp.sum(quat**2, axis=-1, keepdims=True))
-
-
-def quat_mul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Products of quaternions (w first) [..., 4]."""
-    w = a[..., :1] * b[..., :1] - jnp.sum(a[..., 1:] * b[..., 1:], axis=-1, keepdims=True)
-    return jnp.concatenate([w, a[..., :1] * b[..., 1:] + b[..., :1] * a[..., 1:] + cross(a[..., 1:], b[..., 1:])], -1)
-
-
-def _concatenate(contacts: list[Contact]) -> Contact:
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *contacts)
-
-
-def _rows(robot: jax.Array, boxes: jax.Array) -> jax.Array:
-    """A table of the robot's bodies, boxes and the world, which stands still."""
-    return jnp.concatenate([robot, boxes, jnp.zeros_like(boxes[:1])])
-
-
-def _deepest(candidates: Contact, owner: np.ndarray) -> tuple[Contact, jax.Array]:
-    """The deepest `NEAR` of each box's candidates, [boxes, NEAR], and their owners."""
-    if candidates.dist.shape[1] <= NEAR:
-        return candidates, jnp.asarray(owner)
-    picked = jax.lax.top_k(-candidates.dist, NEAR)[1]
-    single = jnp.stack([candidates.dist, candidates.points], axis=-1)
-    stacked = jnp.concatenate([candidates.pos, candidates.normal, single], axis=-1)
-    stacked = jnp.take_along_axis(stacked, picked[..., None], axis=1)
-    dist, points = stacked[..., 6], stacked[..., 7]
-    candidates = Contact(dist, stacked[..., :3], stacked[..., 3:6], points)
-    return candidates, jnp.take_along_axis(jnp.asarray(owner), picked, axis=1)
-
-
-def _by_kind(shapes: tuple[Shape, ...]) -> list[tuple[str, list[Shape]]]:
-    """Shapes that collide alike, together; cylinders are wheels or, where they are longer than wide, beams."""
-    groups: dict[str, list[Shape]] = {}
-    for shape in shapes:
-        cylinder = "beam" if shape.size[1] > shape.size[0] else "wheel"
-        groups.setdefault(cylinder if shape.kind == "cylinder" else shape.kind, []).append(shape)
-    return list(groups.items())
-
-
-def _host_mat(quat: tuple[float, ...]) -> np.ndarray:
-    w, x, y, z = quat
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
-
-
-def _feet(centres: np.ndarray, halves: np.ndarray) -> jax.Array:
-    """Corners on which a box's parts stand, one of each pair of opposite ones, float32 [feet, 3]."""
-    signs = np.array([[x, y, -1] for x in (-1, 1) for y in (-1, 1)])
-    return jnp.asarray((centres[:, None] + signs * halves[:, None]).reshape(-1, 3), jnp.float32)
-
-
-def _ball_box(centre: jax.Array, radius: jax.Array, box: _Solids) -> Contact:
-    """Balls against boxes, one candidate each, normals into the box; shapes broadcast."""
-    local = jnp.sum(box.mat * (centre - box.pos)[..., None], axis=-2)
-    nearest = jnp.clip(local, -box.half, box.half)
-    out = local - nearest
-    gap = jnp.sqrt(jnp.sum(out**2, axis=-1))
-    # A centre inside the box leaves it through the nearest face.
-    room = box.half - jnp.abs(local)
-    face = (room == jnp.min(room, axis=-1, keepdims=True)).astype(jnp.float32) * jnp.sign(local)
-    inside = gap < 1e-9
-    away = jnp.where(inside[..., None], face, out / jnp.maximum(gap, 1e-9)[..., None])
-    gap = jnp.where(inside, -jnp.min(room, axis=-1), gap)
-    normal = -jnp.sum(box.mat * away[..., None, :], axis=-1)
-    dist = gap - radius
-    pos = centre + normal * (radius + dist / 2)[..., None]
-    return Contact(dist, pos, normal, jnp.ones_like(dist))
-
-
-def _capsule_box(
-    centre: jax.Array, axis: jax.Array, radius: jax.Array, half_length: jax.Array, box: _Solids
-) -> list[Contact]:
-    """Capsules against boxes, two candidates each, normals into the box; shapes broadcast.
-
-    One ball sits where the capsule's axis comes closest to the box, the other one as far along as the axis runs beside
-    the box's face there.
-    """
-    local = jnp.sum(box.mat * (centre - box.pos)[..., None], axis=-2)
-    along = jnp.sum(box.mat * axis[..., None], axis=-2)
-    length = jnp.broadcast_to(half_length, local.shape[:-1])
-
-    # The squared distance's slope along the axis rises, in straight pieces between where the axis leaves a face's span.
-    safe = jnp.where(jnp.abs(along) < 1e-6, 1e-6, along)
-    ends = jnp.stack([-length, length], axis=-1)
-    knots = jnp.concatenate([(box.half - local) / safe, (-box.half - local) / safe, ends], axis=-1)
-    knots = jnp.clip(knots, -length[..., None], length[..., None])  # [..., 8]
-    points = local[..., None, :] + knots[..., None] * along[..., None, :]
-    half = box.half[..., None, :]
-    slope = jnp.sum(along[..., None, :] * (points - jnp.clip(points, -half, half)), axis=-1)
-    low = jnp.max(jnp.where(slope <= 0, knots, -length[..., None]), axis=-1)
-    high = jnp.min(jnp.where(slope >= 0, knots, length[..., None]), axis=-1)
-    slope_low = jnp.min(jnp.where(slope <= 0, -slope, jnp.inf), axis=-1)
-    slope_high = jnp.min(jnp.where(slope >= 0, slope, jnp.inf), axis=-1)
-    share = jnp.where(slope_low + slope_high > 0, slope_low / (slope_low + slope_high), 0.5)
-    share = jnp.where(jnp.isinf(slope_low), 0.0, jnp.where(jnp.isinf(slope_high), 1.0, share))
-    closest = low + jnp.clip(share, 0.0, 1.0) * (high - low)
-    first = _ball_box(centre + closest[..., None] * axis, radius, box)
-
-    # Beside a face, the span of the axis that lies over it.
-    out = jnp.abs(jnp.sum(box.mat * first.normal[..., None], axis=-2))
-    other = out < jnp.max(out, axis=-1, keepdims=True)
-    enter = jnp.minimum((box.half - local) / safe, (-box.half - local) / safe)
-    leave = jnp.maximum((box.half - local) / safe, (-box.half - local) / safe)
-    enter = jnp.maximum(jnp.max(jnp.where(other, enter, -jnp.inf), axis=-1), -length)
-    leave = jnp.minimum(jnp.min(jnp.where(other, leave, jnp.inf), axis=-1), length)
-    far = jnp.where(jnp.abs(enter - closest) > jnp.abs(leave - closest), enter, leave)
-    second = _ball_box(centre + far[..., None] * axis, radius, box)
-    distinct = (jnp.abs(far - closest) > 1e-3) & (enter < leave)
-    return [first, second._replace(dist=jnp.where(distinct, second.dist, 1.0))]
-
-
-def _wheel(centre: jax.Array, axle: jax.Array, size: np.ndarray) -> _Solids:
-    """The box that stands for a wheel on a level axle: its outline seen from above, and half its height."""
-    side = cross(jnp.array([0.0, 0.0, 1.0]), axle)
-    side = side / jnp.maximum(jnp.sqrt(jnp.sum(side**2, axis=-1, keepdims=True)), 1e-6)
-    mat = jnp.stack([axle, side, cross(axle, side)], axis=-1)
-    radius, width = size[..., 0], size[..., 1]
-    return _Solids(centre, mat, jnp.asarray(np.stack([width, radius, radius / 2], axis=-1), jnp.float32))
-
-
-def _box_box(a: _Solids, b: _Solids) -> list[Contact]:
-    """Boxes a against boxes b, four candidates each, normals into b; shapes broadcast.
-
-    The face of least overlap is the reference; the corners of the other's facing face are drawn into its outline. This
-    is the clipped face where the edges of both run alike as seen along the normal, as they do when both stand upright.
-    """
-    offset = b.pos - a.pos
-    relative = jnp.abs(jnp.sum(a.mat[..., :, :, None] * b.mat[..., :, None, :], axis=-3))
-    gaps_a = jnp.abs(jnp.sum(a.mat * offset[..., None], axis=-2)) - a.half
-    gaps_a = gaps_a - jnp.sum(relative * b.half[..., None, :], axis=-1)
-    gaps_b = jnp.abs(jnp.sum(b.mat * offset[..., None], axis=-2)) - b.half
-    gaps_b = gaps_b - jnp.sum(relative * a.half[..., :, None], axis=-2)
-    most_a, most_b = jnp.max(gaps_a, axis=-1), jnp.max(gaps_b, axis=-1)
-    on_a = most_a >= most_b
-    gaps = jnp.where(on_a[..., None], gaps_a, gaps_b)
-    apart = jnp.maximum(most_a, most_b) > 0
-
-    def pick(x, y):
-        x, y = jnp.broadcast_arrays(x, y)
-        return jnp.where(on_a.reshape(on_a.shape + (1,) * (x.ndim - on_a.ndim)), x, y)
-
-    ref = _Solids(*(pick(x, y) for x, y in zip(a, b, strict=True)))
-    inc = _Solids(*(pick(y, x) for x, y in zip(a, b, strict=True)))
-    offset = inc.pos - ref.pos
-
-    axis = jnp.argmax(gaps, axis=-1)
-    (normal, depth), (u, wide), (v, high) = _from_axis(ref, axis)
-    sign = jnp.where(jnp.sum(normal * offset, axis=-1) < 0, -1.0, 1.0)
-    normal = normal * sign[..., None]
-    facing = jnp.sum(inc.mat * normal[..., None], axis=-2)
-    (face, thick), (p, p_half), (q, q_half) = _from_axis(inc, jnp.argmax(jnp.abs(facing), axis=-1))
-    sign = -jnp.where(jnp.sum(face * normal, axis=-1) < 0, -1.0, 1.0)
-    face = face * sign[..., None]
-    middle = offset + face * thick[..., None]
-
-    def dot(x, y):
-        return jnp.sum(x * y, axis=-1)
-
-    corners = [(i, j) for i in (-1.0, 1.0) for j in (-1.0, 1.0)]
-    at = []
-    for edge, half in ((u, wide), (v, high)):
-        centre, along_p, along_q = dot(middle, edge), dot(p, edge) * p_half, dot(q, edge) * q_half
-        apart = apart | (jnp.abs(centre) >= half + jnp.abs(along_p) + jnp.abs(along_q))
-        at.append([jnp.clip(centre + i * along_p + j * along_q, -half, half) for i, j in corners])
-    slope = dot(normal, face)
-    found = []
-    for x, y in zip(*at, strict=True):
-        # Where the line along the normal meets the plane of the other's face.
-        rise = (dot(middle, face) - x * dot(u, face) - y * dot(v, face)) / slope
-        dist = rise - depth
-        pos = ref.pos + x[..., None] * u + y[..., None] * v + (depth + dist / 2)[..., None] * normal
-        into = normal * jnp.where(on_a, 1.0, -1.0)[..., None]
-        found.append(Contact(jnp.where(apart, 1.0, dist), pos, into, jnp.ones_like(dist)))
-    return found
-
-
-def _from_axis(solid: _Solids, axis: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """The chosen axis [..., 3] and its half-size [...], then those of the next two."""
-    out = []
-    for shift in range(3):
-        hot = ((axis[..., None] + shift) % 3 == jnp.arange(3)).astype(jnp.float32)
-        out.append((jnp.sum(solid.mat * hot[..., None, :], axis=-1), jnp.sum(solid.half * hot, axis=-1)))
-    return out
+    upper = [[*row, *cross(right, row)] for row in fall]
+    columns = [cross(left, [row[j] for row in upper]) for j in range(6)]
+    return upper + [[column[i] for column in columns] for i in range(3)]

@@ -6,19 +6,19 @@ d_i are two sliding, one turning and two rolling directions; each edge is a one-
 (MuJoCo's documentation, "Computation", sections "Constraint model" and "Solver parameters").
 """
 
-import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from mjx_safety.spatial import keep, total
 
 FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # sliding twice, turning, rolling twice
 _TIMECONST, _DAMPRATIO = 0.02, 1.0
 _DMIN, _DMAX, _WIDTH = 0.9, 0.95, 0.001
-
-# Full float32 products: recent GPUs default to TF32, which breaks fidelity silently.
-einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+_EDGES = 10  # of the pyramid
 
 
 class Shape(NamedTuple):
@@ -72,36 +72,6 @@ class Obstacle(NamedTuple):
         return math.hypot(self.size[0], self.size[1]) if self.kind == "box" else self.size[0]
 
 
-class Contact(NamedTuple):
-    """Candidate contacts; the leading axes are whatever the context says.
-
-    Attributes:
-      dist: signed distance, metres; they touch where it is below 0.
-      pos: where, float32 [..., 3], world frame.
-      normal: unit vector [..., 3] from the first thing into the second.
-      points: MuJoCo's contact points that the candidate stands for.
-    """
-
-    dist: jax.Array
-    pos: jax.Array
-    normal: jax.Array
-    points: jax.Array
-
-
-def join(*contacts: Contact) -> Contact:
-    """Candidates one after the other along the first axis."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *contacts)
-
-
-def tangents(normal: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two unit vectors [..., 3] that form a right-handed frame with the normal [..., 3]; MuJoCo's own choice."""
-    flat = jnp.abs(normal[..., 1:2]) < 0.5
-    helper = jnp.where(flat, jnp.array([0.0, 1.0, 0.0]), jnp.array([0.0, 0.0, 1.0]))
-    first = helper - normal * jnp.sum(normal * helper, axis=-1, keepdims=True)
-    first = first / jnp.linalg.norm(first, axis=-1, keepdims=True)
-    return first, jnp.cross(normal, first)
-
-
 def impedance(violation: jax.Array) -> jax.Array:
     """MuJoCo's impedance d(r) of a constraint violated by `violation`, metres or radians [...]."""
     depth = jnp.minimum(jnp.abs(violation) / _WIDTH, 1.0)
@@ -128,8 +98,24 @@ def edge_stiffness(dist: jax.Array, weight: jax.Array | float) -> jax.Array:
     return jnp.where(dist < 0, 1 / regularisation, 0.0)
 
 
-def solve3(matrix: jax.Array, vec: jax.Array) -> jax.Array:
-    """Solves a symmetric positive definite system [3, 3], [3] by cofactors."""
-    a, b, c = matrix
-    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=-1)
-    return jnp.sum(columns * vec[None], axis=-1) / jnp.sum(a * columns[:, 0])
+def edges(along: jax.Array, stiffness: jax.Array, friction: np.ndarray) -> tuple:
+    """What the edges of a contact's friction pyramid do.
+
+    Args:
+      along: accelerations beyond the reference along the normal and the directions of friction that are solved for,
+        [1 + frictions, ...]; edges in other directions count as straight ones.
+      stiffness: D of each edge, [...].
+      friction: coefficients, [frictions, ...].
+
+    Returns:
+      Forces along the directions [1 + frictions, ...], and how they fall with the accelerations: the normal's own
+      [...], and by friction what couples it to the normal and its own [frictions, ...].
+    """
+    normal, others = along[0], along[1:]
+    slides = normal + friction * others, normal - friction * others
+    plus, minus = (jnp.where(slide < 0, stiffness, 0.0) for slide in slides)
+    straight = jnp.where(normal < 0, (_EDGES - 2 * len(friction)) * stiffness, 0.0)
+    steep = straight + total(plus + minus, 0)
+    mixed, own = friction * (plus - minus), friction**2 * (plus + minus)
+    forces = jnp.concatenate([(steep * normal + total(mixed * others, 0))[None], mixed * normal + own * others])
+    return keep((-forces, steep, mixed, own))

@@ -84,6 +84,7 @@ class Physics:
                 self._robot.shapes,
                 obstacles,
                 self._robot.timestep,
+                frame_skip,
                 invweight,
                 model.body_mass.sum(),
                 self._radius,
@@ -195,45 +196,56 @@ class Physics:
 
     def _push(self, state, qpos, qvel, places, count):
         """The boxes beside a robot on its path, and its contact points with them in the end."""
-        chosen, around = self._choose(state, places)
+        near, around, homes, put_back = self._choose(state, places, count)
         dt = self._robot.timestep
 
-        def substep(carry, robot):
-            boxes, time = carry
+        def substep(near, robot):
             index, qpos, qvel, later = robot
             frames = self._robot.frames(qpos, qvel)
             after = self._robot.frames(qpos, later)  # at the same place: MuJoCo's contacts leave out J'v
             acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-            moved, _ = self._advance_boxes(state.replace(boxes=boxes, time=time), chosen, around, frames, acc)
+            moved, _ = self._advance_boxes(near, around, homes, state.time + dt * index, frames, acc)
             taken = index < count
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (moved, time + dt), carry), None
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near), None
 
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32), qpos[:-1], qvel[:-1], qvel[1:]
-        (boxes, _), _ = jax.lax.scan(substep, (state.boxes, state.time), steps)
-        boxes = self.settle(state.replace(boxes=boxes)).boxes
+        near, _ = jax.lax.scan(substep, near, steps)
+        boxes = self.settle(state.replace(boxes=put_back(near))).boxes
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, {name: physics.contacts(boxes[name], frames) for name, physics in self._boxes.items()}
 
-    def _choose(self, state: PhysicsState, places: dict[str, jax.Array]):
-        """For each kind of box those worth solving, and the obstacles round the foremost of them."""
+    def _choose(self, state: PhysicsState, places: dict[str, jax.Array], count: jax.Array):
+        """The boxes worth solving, the obstacles round the foremost of each kind, and their homes, by kind.
+
+        Also a function that puts them back among the others, which `count` physics steps have passed by.
+        """
         root = self._robot.frames(state.qpos, state.qvel).pos[:1]
-        chosen = {name: physics.choose(state.boxes[name], root) for name, physics in self._boxes.items()}
-        around = {name: self._near_places(state.boxes[name].pos[chosen[name][0], :2], places) for name in self._boxes}
-        return chosen, around
-
-    def _advance_boxes(self, state, chosen, around, frames, acc):
-        """All boxes after one physics step beside a robot that accelerates by `acc`, and their reactions on it."""
-        boxes, reactions = self._glide(state, 1), []
+        near, around, homes, slots = {}, {}, {}, {}
         for name, physics in self._boxes.items():
-            old, slots = state.boxes[name], chosen[name]
-            home = state.home.get(name, jnp.zeros((len(old.pos), 3)))
-            new, reaction = physics.advance(old, slots, frames, acc, around[name], home, state.time)
-            rest = boxes.get(name, old)
-            boxes[name] = jax.tree.map(lambda x, y, slots=slots: x.at[slots].set(y[slots]), rest, new)
-            reactions.append(reaction)
-        return boxes, reactions
+            boxes = state.boxes[name]
+            slots[name] = physics.choose(boxes, root)
+            near[name] = jax.tree.map(lambda x, at=slots[name]: x[at], boxes)
+            around[name] = self._near_places(near[name].pos[0, :2], places)
+            homes[name] = state.home.get(name, jnp.zeros((len(boxes.pos), 3)))[slots[name]]
 
-    def _glide(self, state: PhysicsState, num_steps: int) -> dict[str, Boxes]:
+        def put_back(near: dict[str, Boxes]) -> dict[str, Boxes]:
+            boxes = state.boxes | self._glide(state, count)
+            return {
+                name: jax.tree.map(lambda x, y, at=slots[name]: x.at[at].set(y), boxes[name], near[name])
+                for name in boxes
+            }
+
+        return near, around, homes, put_back
+
+    def _advance_boxes(self, near, around, homes, time, frames, acc):
+        """Boxes after one physics step beside a robot that accelerates by `acc`, and their reactions on it."""
+        after, reactions = {}, []
+        for name, physics in self._boxes.items():
+            after[name], reaction = physics.advance(near[name], frames, acc, around[name], homes[name], time)
+            reactions.append(reaction)
+        return after, reactions
+
+    def _glide(self, state: PhysicsState, num_steps: int | jax.Array) -> dict[str, Boxes]:
         """The kinds that circle, some physics steps later and as if nothing touched them."""
         return {
             name: self._boxes[name].glide(state.boxes[name], home, state.time, num_steps)
@@ -270,40 +282,39 @@ class Physics:
         self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], count: jax.Array
     ) -> tuple[PhysicsState, Motion]:
         """One environment step with everything that can touch."""
-        near = self._near_places(state.qpos[:2], places)
-        chosen, around = self._choose(state, places)
+        obstacles = self._near_places(state.qpos[:2], places)
+        near, around, homes, put_back = self._choose(state, places, count)
         dt = self._robot.timestep
 
         def substep(carry, index):
-            state, _ = carry
-            frames = self._robot.frames(state.qpos, state.qvel)
+            qpos, qvel, near, _ = carry
+            frames = self._robot.frames(qpos, qvel)
 
             def beside(qacc):
                 """The boxes, their push and the mass they add, beside a robot that accelerates by `qacc`."""
-                after = self._robot.frames(state.qpos, state.qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
+                after = self._robot.frames(qpos, qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
                 acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-                boxes, reactions = self._advance_boxes(state, chosen, around, frames, acc)
+                boxes, reactions = self._advance_boxes(near, around, homes, state.time + dt * index, frames, acc)
                 push = sum((x.push for x in reactions), start=jnp.zeros(6))
                 added = sum((x.added for x in reactions), start=jnp.zeros((6, 6)))
                 root = jnp.concatenate([acc.linacc[0], acc.angacc[0]])
                 return boxes, push, push + jnp.sum(added * root, axis=1), added
 
-            qpos, qvel, qacc = self._robot.advance(state.qpos, state.qvel, ctrl, near, jnp.zeros(6))
+            *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, jnp.zeros(6))
             boxes, push, at_rest, added = beside(qacc)
             if self._heavy:
-                qpos, qvel, qacc = self._robot.advance(state.qpos, state.qvel, ctrl, near, at_rest, added)
+                *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, at_rest, added)
                 boxes, push, _, _ = beside(qacc)
             elif self._feels:
-                qpos, qvel, _ = self._robot.advance(state.qpos, state.qvel, ctrl, near, push)
-            moved = PhysicsState(qpos, qvel, boxes, state.home, state.time + dt)
+                *after, _ = self._robot.advance(qpos, qvel, ctrl, obstacles, push)
             taken = index < count
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (moved, push), carry), None
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (*after, boxes, push), carry), None
 
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32)
-        (state, push), _ = jax.lax.scan(substep, (state, jnp.zeros(6)), steps)
-        state = self.settle(state)
-        near = self._near_places(state.qpos[:2], places)
-        forces = self._robot.forces(state.qpos, state.qvel, ctrl, near, push)
+        (qpos, qvel, near, push), _ = jax.lax.scan(substep, (state.qpos, state.qvel, near, jnp.zeros(6)), steps)
+        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, state.time + dt * count))
+        obstacles = self._near_places(qpos[:2], places)
+        forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
         return state, Motion(forces, self.contacts(state, places))
 
     def _touching(self, qpos: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:

@@ -115,6 +115,12 @@ def quat_mat(quat: list) -> Mat:
     ]
 
 
+def quat_mul(a: list, b: list) -> list:
+    """Product of quaternions, w first."""
+    w = a[0] * b[0] - dot(a[1:], b[1:])
+    return [w, *add(add(scale(b[1:], a[0]), scale(a[1:], b[0])), cross(a[1:], b[1:]))]
+
+
 def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
     """Turns a quaternion [4, ...] by `angvel` [3, ...] in its own frame for a time; the result is a unit."""
     turn = angvel * dt
@@ -250,10 +256,10 @@ def keep(tree: Any) -> Any:
     """
 
     def stop(tree):
-        first = jax.tree.leaves(tree)[0]
+        first = next(x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating))
         never = jnp.where(first.reshape(-1)[0] > jnp.inf, 1, 0)
         return jax.lax.while_loop(
-            lambda c: c[0] > 0, lambda c: (c[0] - 1, jax.tree.map(lambda x: x + 1, c[1])), (never, tree)
+            lambda c: c[0] > 0, lambda c: (c[0] - 1, jax.tree.map(lambda x: x + x, c[1])), (never, tree)
         )[1]
 
     return jax.lax.platform_dependent(tree, cpu=stop, default=jax.lax.optimization_barrier)
