@@ -3,7 +3,8 @@
 It has three degrees of freedom and no floor: its sphere touches the plane at distance 0, which MuJoCo leaves out of the
 constraints. Free, it is a rigid body with an off-centre mass, viscous damping, a thrust and a servo on its heading:
 written out, a physics step is some forty multiplications that XLA fuses into one kernel, and the result is MuJoCo's to
-float32 rounding. Among obstacles, Newton's method finds the accelerations, see `articulated`.
+float32 rounding. Among obstacles, Newton's method finds the accelerations, see `articulated`; there arrays have
+environments last, as `spatial` has it.
 """
 
 import jax
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, contact, scene
+from mjx_safety import collide, contact, scene, spatial
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle
+from mjx_safety.spatial import dot, keep, total
 
 ITERATIONS = 8  # Newton steps of a physics step among obstacles
 _AXES = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # the world's
@@ -97,22 +99,27 @@ class PlanarBody:
         Returns:
           Positions and velocities afterwards, and the true accelerations, damping not integrated: float32 [3].
         """
+        return spatial.lanes(self._advance)(qpos, qvel, ctrl, places, push, added)
+
+    def _advance(self, qpos, qvel, ctrl, places, push, added):
         acc = self._accelerations(qpos, qvel, ctrl, places, push, added)
         # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
-        resist = -self.timestep * jnp.array([self._drag, self._drag, self._turn_drag]) * acc
+        drags = self._drag, self._drag, self._turn_drag
+        resist = [-self.timestep * drag * a for drag, a in zip(drags, acc, strict=True)]
         qvel = qvel + self.timestep * (acc + self._divide(qpos[2], resist, self.timestep))
         return qpos + self.timestep * qvel, qvel, acc
 
     def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
         """What this very state feels; arguments as of `advance`."""
-        return Forces(self._accelerations(qpos, qvel, ctrl, places, push), jnp.zeros(0))
+        return Forces(spatial.lanes(self._accelerations)(qpos, qvel, ctrl, places, push, None), jnp.zeros(0))
 
     def touching(self, qpos: jax.Array, places: tuple) -> tuple[jax.Array, ...]:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""
-        return tuple(
-            jnp.sum(jnp.concatenate([c.dist for c in found]) < 0, axis=0, dtype=jnp.float32)
-            for found in self._candidates(qpos, places)
-        )
+        return spatial.lanes(self._touching)(qpos, places)
+
+    def _touching(self, qpos, places):
+        found = self._candidates(qpos, places)
+        return tuple(sum(total((c.dist < 0).astype(jnp.float32), 0) for c in kind) for kind in found)
 
     def _divide(self, yaw: jax.Array, force: jax.Array, implicit: float) -> jax.Array:
         """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
@@ -137,74 +144,76 @@ class PlanarBody:
             cos * forward - self._drag * qvel[0], sin * forward - self._drag * qvel[1], servo - self._turn_drag * turn
         ])  # fmt: skip
         if push is not None:
-            force = force + push[jnp.array([0, 1, 5])]
+            force = force + jnp.stack([push[0], push[1], push[5]])
         return self._divide(qpos[2], force, implicit)
 
     def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[Candidates]]:
-        """What may touch, for each kind of obstacle, arrays [1, num]."""
+        """What may touch, for each kind of obstacle, arrays [1, num, envs]."""
         cos, sin = jnp.cos(qpos[2]), jnp.sin(qpos[2])
-        zero = jnp.zeros((1, 1))
+        zero = jnp.zeros((1, 1, 1))
         axes = [[cos + zero, sin + zero, zero], [zero - sin, cos + zero, zero], [zero, zero, zero + 1]]
         kinds = []
         for thing, place in zip(self._obstacles, places, strict=True):
-            at = [place[:, 0], place[:, 1], jnp.full(place.shape[:1], thing.height)]
+            at = [place[:, 0], place[:, 1], jnp.full_like(place[:, 0], thing.height)]
             kinds.append([])
             for shape in self.shapes:
                 x, y, z = shape.pos
-                pos = [qpos[0] + cos * x - sin * y, qpos[1] + sin * x + cos * y, self._height + z]
-                size = [jnp.full((1, 1), half) for half in shape.size]
+                pos = [qpos[0] + cos * x - sin * y, qpos[1] + sin * x + cos * y, zero + (self._height + z)]
+                size = [jnp.full((1, 1, 1), half) for half in shape.size]
                 solid = Solid(shape.kind, [value + zero for value in pos], axes, size)
                 kinds[-1] += collide.obstacle(solid, thing.kind, thing.size, at, _AXES)
         return kinds
 
-    def _accelerations(self, qpos, qvel, ctrl, places, push, added=None) -> jax.Array:
-        """True accelerations [3] among obstacles."""
+    def _accelerations(self, qpos, qvel, ctrl, places, push, added) -> jax.Array:
+        """True accelerations [3, envs] among obstacles."""
         free = self._free(qpos, qvel, ctrl, push)
-        found = [c for kind in self._candidates(qpos, places) for c in kind]
+        found = [c for kind in self._candidates(qpos, places) for c in kind if c.dist.size]
         if not found and added is None:
             return free
-        level = np.array([0, 1, 5])
-        along = jnp.zeros((3, 3)) if added is None else added[level][:, level]
+        none = jnp.zeros_like(free[0])
         cos, sin = self._coupling * jnp.cos(qpos[2]), self._coupling * jnp.sin(qpos[2])
-        zero = jnp.zeros(())
-        mass = jnp.stack([
-            jnp.stack([zero + self._mass, zero, -sin]),
-            jnp.stack([zero, zero + self._mass, cos]),
-            jnp.stack([-sin, cos, zero + self._inertia]),
-        ])  # fmt: skip
-        start = _solve3(mass + along, jnp.sum(mass * free, axis=1))
+        mass = [[none + self._mass, none, -sin], [none, none + self._mass, cos], [-sin, cos, none + self._inertia]]
+        level = 0, 1, 5
+        along = [[none if added is None else added[i, j] for j in level] for i in level]
+        whole = keep([[x + y for x, y in zip(*rows, strict=True)] for rows in zip(mass, along, strict=True)])
+        drive = [dot(row, list(free)) for row in mass]
+        start = keep(_solve3(whole, drive))
         if not found:
-            return start
-        touch = jax.tree.map(lambda *x: jnp.concatenate([y.reshape(-1) for y in x]), *found)
+            return jnp.stack(start)
+        touch = jax.tree.map(lambda *x: jnp.concatenate([y[0] for y in x]), *keep(found))
 
         # The robot only sees the normal, the level direction of sliding and rolling about the vertical; of the ten
         # edges six are the normal's alone.
         nx, ny, _ = touch.normal
         x, y = touch.pos[0] - qpos[0], touch.pos[1] - qpos[1]
+        flat = jnp.zeros_like(nx)
         normal = jnp.stack([nx, ny, x * ny - y * nx])
         side = contact.FRICTION[0] * jnp.stack([-ny, nx, x * nx + y * ny])
-        roll = contact.FRICTION[4] * jnp.stack([0 * nx, 0 * nx, 1 + 0 * nx])
+        roll = contact.FRICTION[4] * jnp.stack([flat, flat, flat + 1])
         rows = jnp.stack([normal, normal + side, normal - side, normal + roll, normal - roll])  # [edges, 3, contacts]
-        alike = np.array([[6.0], [1.0], [1.0], [1.0], [1.0]], np.float32)
+        alike = np.array([6.0, 1.0, 1.0, 1.0, 1.0], np.float32)[:, None, None]
         spring, damping = contact.spring(self.timestep)
         stiffness = alike * contact.edge_stiffness(touch.dist, self._weight)
-        offset = spring * contact.impedance(touch.dist) * touch.dist
-        offset = offset + damping * jnp.sum(rows * qvel[:, None], axis=1)
+        offset = spring * contact.impedance(touch.dist) * touch.dist + damping * total(rows * qvel[:, None], 1)
+        rows, stiffness, offset = keep((rows, stiffness, offset))
 
         def newton(_, acc):
-            gap = jnp.sum(rows * acc[:, None], axis=1) + offset
+            gap = total(rows * jnp.stack(acc)[:, None], 1) + offset
             active = jnp.where(gap < 0, stiffness, 0.0)
-            slope = jnp.sum(mass * (acc - free) + along * acc, axis=1) + jnp.sum(
-                (active * gap)[:, None] * rows, axis=(0, 2)
-            )
-            weighted = active[:, None] * rows
-            return acc - _solve3(mass + along + jnp.sum(weighted[:, :, None] * rows[:, None], axis=(0, 3)), slope)
+            force, curve = keep((
+                total((active * gap)[:, None] * rows, 0),
+                total(active[:, None, None] * rows[:, :, None] * rows[:, None], 0),
+            ))  # fmt: skip
+            slope = [dot(row, acc) - x + total(y, 0) for row, x, y in zip(whole, drive, force, strict=True)]
+            matrix = [[x + total(curve[i, j], 0) for j, x in enumerate(row)] for i, row in enumerate(whole)]
+            return [x - y for x, y in zip(acc, _solve3(matrix, slope), strict=True)]
 
-        return jax.lax.fori_loop(0, ITERATIONS, newton, start)
+        return jnp.stack(jax.lax.fori_loop(0, ITERATIONS, newton, start))
 
 
-def _solve3(matrix: jax.Array, vec: jax.Array) -> jax.Array:
-    """Solves a symmetric system [3, 3], [3] by cofactors."""
+def _solve3(matrix: list, vec: list) -> list:
+    """Solves a symmetric system of three by cofactors."""
     first, second, third = matrix
-    columns = jnp.stack([jnp.cross(second, third), jnp.cross(third, first), jnp.cross(first, second)])
-    return jnp.sum(columns * vec[:, None], axis=0) / jnp.sum(first * columns[0])
+    columns = [spatial.cross(second, third), spatial.cross(third, first), spatial.cross(first, second)]
+    det = dot(first, columns[0])
+    return [dot([column[i] for column in columns], vec) / det for i in range(3)]
