@@ -24,7 +24,8 @@ from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Shape
 from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, rotate, scale, total
 
-ITERATIONS = {False: 6, True: 10}  # Newton steps of the contact solver, by whether a box has several parts
+ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
+TOLERANCE = 1e-4  # relative change of the accelerations at which Newton's method has converged
 NEAR = 6  # contacts a box can have at once with the robot and obstacles
 HEAVY = 0.01  # of the robot's mass: heavier boxes are solved together with it
 REST = 5e-5  # m/s, rad/s: slower boxes lie still; half of the least speed that costs anything
@@ -400,7 +401,8 @@ class BoxPhysics:
                 theirs = add(lin, cross(ang, their_arm))
                 there = [_replace(x, paired, x[paired] - y) for x, y in zip(there, theirs, strict=True)]
             along = keep(jnp.stack([dot(direction, there) for direction in directions]) + offset)
-            forces, steep, mixed, own = contact.edges(along, stiffness, _FRICTION)
+            forces, *curves = contact.edges(along, stiffness, _FRICTION)
+            steep, mixed, own = (x * bound for x in curves) if pairs else curves
             force = functools.reduce(add, map(scale, directions, forces))
             normal, *sides = directions
             first = add(scale(normal, steep), functools.reduce(add, map(scale, sides, mixed)))
@@ -409,14 +411,15 @@ class BoxPhysics:
             return keep((force, [[fall[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]))
 
         def system(acc):
-            """Gradient and Hessian at accelerations."""
+            """Gradient at accelerations, and the Hessian's lower triangle."""
             force, fall = press(acc, stiffness)
             pull = [total(x, 0) for x in (*force, *cross(arm, force))]
             away = [x - y for x, y in zip(acc, smooth, strict=True)]
             gradient = [dot(row, away) - x for row, x in zip(inertia, pull, strict=True)]
-            blocks = _blocks([[x * bound for x in row] for row in fall], arm, arm)
+            blocks = _blocks(fall, arm, arm)
             hessian = [
-                [x + total(y, 0) for x, y in zip(*rows, strict=True)] for rows in zip(inertia, blocks, strict=True)
+                [row[j] + total(block[j], 0) for j in range(i + 1)]
+                for i, row, block in zip(range(6), inertia, blocks, strict=True)
             ]
             if weld is not None:
                 for i, (factor, ref, hold) in enumerate(weld):
@@ -424,11 +427,17 @@ class BoxPhysics:
                     hessian[i][i] += hold * factor**2
             return keep((gradient, hessian))
 
-        def newton(_, acc):
+        def newton(carry):
+            count, _, acc = carry
             gradient, hessian = system(acc)
-            return [x - y for x, y in zip(acc, spatial.solve6(hessian, gradient), strict=True)]
+            change = keep(jnp.stack(spatial.solve6(hessian, gradient)))
+            acc = [x - y for x, y in zip(acc, change, strict=True)]
+            return count + 1, jnp.any(jnp.abs(change) > TOLERANCE * (1 + jnp.abs(jnp.stack(acc)))), acc
 
-        acc = jax.lax.fori_loop(0, ITERATIONS[len(self._kind.parts) > 1], newton, smooth)
+        def more(carry):
+            return (carry[0] < ITERATIONS[len(self._kind.parts) > 1]) & carry[1]
+
+        _, _, acc = jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), smooth))
 
         force, fall = press(acc, stiffness * touch.robot)
         root_arm = add(touch.pos, [-x for x in frames.pos[0]])

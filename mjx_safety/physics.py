@@ -300,13 +300,20 @@ class Physics:
                 root = jnp.concatenate([acc.linacc[0], acc.angacc[0]])
                 return boxes, push, push + jnp.sum(added * root, axis=1), added
 
-            *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, jnp.zeros(6))
-            boxes, push, at_rest, added = beside(qacc)
-            if self._heavy:
+            def together(_, found):
+                """What robot and boxes do, from what they did in the round before."""
+                _, _, at_rest, added = found[2:]
                 *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, at_rest, added)
+                return *after, *beside(qacc)
+
+            if self._heavy:
+                found = qpos, qvel, near, jnp.zeros(6), jnp.zeros(6), jnp.zeros((6, 6))
+                *after, boxes, push, _, _ = jax.lax.fori_loop(0, 2, together, found)
+            else:
+                *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, jnp.zeros(6))
                 boxes, push, _, _ = beside(qacc)
-            elif self._feels:
-                *after, _ = self._robot.advance(qpos, qvel, ctrl, obstacles, push)
+                if self._feels:
+                    *after, _ = self._robot.advance(qpos, qvel, ctrl, obstacles, push)
             taken = index < count
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (*after, boxes, push), carry), None
 
