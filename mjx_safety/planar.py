@@ -41,6 +41,8 @@ class PlanarBody:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles = obstacles
+        # MuJoCo takes the larger coefficient of two geoms; the Point's sphere has more than the default.
+        self._rolling = np.maximum(model.geom_friction[:, 2], contact.FRICTION[4]).astype(np.float32).tolist()
         self._height = float(model.body_pos[1, 2])
         self._weight = float(model.body_invweight0[1, 0])
         self._mass = matrix[0, 0].item()
@@ -119,7 +121,7 @@ class PlanarBody:
 
     def _touching(self, qpos, places):
         found = self._candidates(qpos, places)
-        return tuple(sum(total((c.dist < 0).astype(jnp.float32), 0) for c in kind) for kind in found)
+        return tuple(sum(total((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
 
     def _divide(self, yaw: jax.Array, force: jax.Array, implicit: float) -> jax.Array:
         """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
@@ -147,8 +149,8 @@ class PlanarBody:
             force = force + jnp.stack([push[0], push[1], push[5]])
         return self._divide(qpos[2], force, implicit)
 
-    def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[Candidates]]:
-        """What may touch, for each kind of obstacle, arrays [1, num, envs]."""
+    def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[tuple[Candidates, float]]]:
+        """What may touch, for each kind of obstacle, arrays [1, num, envs], and the rolling friction there."""
         cos, sin = jnp.cos(qpos[2]), jnp.sin(qpos[2])
         zero = jnp.zeros((1, 1, 1))
         axes = [[cos + zero, sin + zero, zero], [zero - sin, cos + zero, zero], [zero, zero, zero + 1]]
@@ -156,18 +158,18 @@ class PlanarBody:
         for thing, place in zip(self._obstacles, places, strict=True):
             at = [place[:, 0], place[:, 1], jnp.full_like(place[:, 0], thing.height)]
             kinds.append([])
-            for shape in self.shapes:
+            for shape, rolling in zip(self.shapes, self._rolling, strict=True):
                 x, y, z = shape.pos
                 pos = [qpos[0] + cos * x - sin * y, qpos[1] + sin * x + cos * y, zero + (self._height + z)]
                 size = [jnp.full((1, 1, 1), half) for half in shape.size]
                 solid = Solid(shape.kind, [value + zero for value in pos], axes, size)
-                kinds[-1] += collide.obstacle(solid, thing.kind, thing.size, at, _AXES)
+                kinds[-1] += [(c, rolling) for c in collide.obstacle(solid, thing.kind, thing.size, at, _AXES)]
         return kinds
 
     def _accelerations(self, qpos, qvel, ctrl, places, push, added) -> jax.Array:
         """True accelerations [3, envs] among obstacles."""
         free = self._free(qpos, qvel, ctrl, push)
-        found = [c for kind in self._candidates(qpos, places) for c in kind if c.dist.size]
+        found = [(c, rolling) for kind in self._candidates(qpos, places) for c, rolling in kind if c.dist.size]
         if not found and added is None:
             return free
         none = jnp.zeros_like(free[0])
@@ -180,7 +182,8 @@ class PlanarBody:
         start = keep(_solve3(whole, drive))
         if not found:
             return jnp.stack(start)
-        touch = jax.tree.map(lambda *x: jnp.concatenate([y[0] for y in x]), *keep(found))
+        touch = jax.tree.map(lambda *x: jnp.concatenate([y[0] for y in x]), *keep([c for c, _ in found]))
+        rolling = np.concatenate([np.full((c.dist.shape[1], 1), x, np.float32) for c, x in found])
 
         # The robot only sees the normal, the level direction of sliding and rolling about the vertical; of the ten
         # edges six are the normal's alone.
@@ -189,7 +192,7 @@ class PlanarBody:
         flat = jnp.zeros_like(nx)
         normal = jnp.stack([nx, ny, x * ny - y * nx])
         side = contact.FRICTION[0] * jnp.stack([-ny, nx, x * nx + y * ny])
-        roll = contact.FRICTION[4] * jnp.stack([flat, flat, flat + 1])
+        roll = jnp.stack([flat, flat, flat + rolling])
         rows = jnp.stack([normal, normal + side, normal - side, normal + roll, normal - roll])  # [edges, 3, contacts]
         alike = np.array([6.0, 1.0, 1.0, 1.0, 1.0], np.float32)[:, None, None]
         spring, damping = contact.spring(self.timestep)
