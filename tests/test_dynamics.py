@@ -185,6 +185,8 @@ def test_obstacles_push_back_as_in_mujoco(name, kind):
     errors = relative(robot.forces(*states(name), places, push).qacc, np.array([d.qacc for d in data]))
     assert np.median(errors) < 5e-3
     assert np.quantile(errors, 0.9) < 5e-2
+    if (name, kind) == ("Point", 1):  # nothing is left out, not even that its sphere rolls less easily than others
+        assert errors.max() < 1e-3
 
     # A step of it moves the robot as MuJoCo does.
     _, qvel, _ = robot.advance(*states(name), places, push)
