@@ -111,6 +111,32 @@ class _Moving(NamedTuple):
     angvel: Vec
 
 
+class _Problem(NamedTuple):
+    """What the accelerations of the boxes minimise; all over a box's mass.
+
+    Attributes:
+      directions: of every contact, the normal and those of sliding.
+      arm: from the box's centre to it.
+      offset: what the accelerations along the directions have to reach, its sign turned [3, contacts, slots, envs].
+      stiffness: of its edges.
+      paired: which contacts are between two slots.
+      their_arm: from the other box's centre to those; empty where there are none.
+      inertia: 6 by 6, linear part first.
+      smooth: accelerations without any constraint.
+      weld: rows of a gremlin's weld, each on one of the six accelerations: factor, reference and stiffness.
+    """
+
+    directions: list[Vec]
+    arm: Vec
+    offset: jax.Array
+    stiffness: jax.Array
+    paired: slice
+    their_arm: Vec
+    inertia: Mat
+    smooth: list
+    weld: list[tuple]
+
+
 class Reaction(NamedTuple):
     """What boxes do to the robot's root, which itself accelerates by a: push - added (a' - a), should it be a' instead.
 
@@ -364,13 +390,30 @@ class BoxPhysics:
 
     def _solve(self, near: _Moving, mat: Mat, frames, frames_acc, places, home, time):
         """Linear and angular accelerations, the reaction on the robot, and which boxes move, bool [slots, envs]."""
+        touch, paired = self._contacts_of(near, mat, frames, frames_acc, places)
+        problem = self._problem(near, mat, touch, paired, home, time)
+        acc = self._minimise(problem)
+        reaction = self._react(problem, touch.robot, add(touch.pos, [-x for x in frames.pos[0]]), acc)
+
+        # A box at rest is left alone until the robot or a moving box touches it.
+        awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
+        stirring = touch.robot > 0
+        if problem.their_arm:
+            stirring = _replace(stirring, paired, _spread(awake, paired))
+        moves = awake | jnp.any(stirring & (touch.dist < 0), axis=0) | (self._kind.travel is not None)
+        return acc[:3], acc[3:], reaction, moves
+
+    def _contacts_of(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> tuple[_Touch, slice]:
+        """All contacts, and which of them are between two slots."""
         parts = self._parts(near.pos, mat)
         nearest = _deepest(_join(self._meet_robot(parts, frames, frames_acc) + self._meet_obstacles(parts, places)))
         pairs = self._meet_boxes(near, parts)
         floor = [self._stand(near.pos, mat)] if self._kind.travel is None else []
-        touch = keep(_join([nearest, *pairs, *floor]))
-        paired = slice(len(nearest.dist), len(nearest.dist) + sum(len(x.dist) for x in pairs))
+        start = len(nearest.dist)
+        return keep(_join([nearest, *pairs, *floor])), slice(start, start + sum(len(x.dist) for x in pairs))
 
+    def _problem(self, near: _Moving, mat: Mat, touch: _Touch, paired: slice, home, time) -> _Problem:
+        """What the solver minimises."""
         side = collide.tangent(touch.normal, _WORLD)
         directions = [touch.normal, side, cross(touch.normal, side)]
         arm = add(touch.pos, scale(near.pos, -1.0))
@@ -379,57 +422,21 @@ class BoxPhysics:
         rate = add(scale(approach, damp), scale(touch.linacc, -1.0))
         offset = [dot(direction, rate) for direction in directions]
         offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
-        stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)  # over the mass
+        stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)
         directions, arm, offset, stiffness = keep((directions, arm, jnp.stack(offset), stiffness))
-        their_arm = [x[paired] for x in touch.pos]
-        if pairs:
-            their_arm = keep(add(their_arm, [-_spread(x, len(arm[0][paired])) for x in near.pos]))
-        # Twice the block of a pair: a bound on the coupled Hessian, so that the blocks can be solved at once.
-        bound = np.ones((len(touch.dist), 1, 1), np.float32)
-        bound[paired] = 2.0
-
+        their_arm = []
+        if paired.start < paired.stop:
+            their_arm = keep([x[paired] - _spread(y, paired) for x, y in zip(touch.pos, near.pos, strict=True)])
         inertia, smooth = keep(self._smooth(near, mat))
-        weld = None if self._kind.travel is None else keep(self._weld(near, home, time))
+        weld = [] if self._kind.travel is None else keep(self._weld(near, home, time))
+        return _Problem(directions, arm, offset, stiffness, paired, their_arm, inertia, smooth, weld)
 
-        def press(acc, stiffness):
-            """Forces on the boxes, and the matrices by which they fall with the accelerations where they attack."""
-            lin, ang = acc[:3], acc[3:]
-            there = add(lin, cross(ang, arm))
-            if pairs:
-                # The other boxes' accelerations are those of the iteration before.
-                lin, ang = ([_spread(x, len(their_arm[0])) for x in vec] for vec in (lin, ang))
-                theirs = add(lin, cross(ang, their_arm))
-                there = [_replace(x, paired, x[paired] - y) for x, y in zip(there, theirs, strict=True)]
-            along = keep(jnp.stack([dot(direction, there) for direction in directions]) + offset)
-            forces, *curves = contact.edges(along, stiffness, _FRICTION)
-            steep, mixed, own = (x * bound for x in curves) if pairs else curves
-            force = functools.reduce(add, map(scale, directions, forces))
-            normal, *sides = directions
-            first = add(scale(normal, steep), functools.reduce(add, map(scale, sides, mixed)))
-            rest = [add(scale(normal, m), scale(s, o)) for s, m, o in zip(sides, mixed, own, strict=True)]
-            fall = {(i, j): dot([d[i] for d in directions], [x[j] for x in (first, *rest)]) for i, j in _UPPER}
-            return keep((force, [[fall[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]))
-
-        def system(acc):
-            """Gradient at accelerations, and the Hessian's lower triangle."""
-            force, fall = press(acc, stiffness)
-            pull = [total(x, 0) for x in (*force, *cross(arm, force))]
-            away = [x - y for x, y in zip(acc, smooth, strict=True)]
-            gradient = [dot(row, away) - x for row, x in zip(inertia, pull, strict=True)]
-            blocks = _blocks(fall, arm, arm)
-            hessian = [
-                [row[j] + total(block[j], 0) for j in range(i + 1)]
-                for i, row, block in zip(range(6), inertia, blocks, strict=True)
-            ]
-            if weld is not None:
-                for i, (factor, ref, hold) in enumerate(weld):
-                    gradient[i] += hold * factor * (factor * acc[i] - ref)
-                    hessian[i][i] += hold * factor**2
-            return keep((gradient, hessian))
+    def _minimise(self, problem: _Problem) -> list:
+        """Accelerations, by Newton's method."""
 
         def newton(carry):
             count, _, acc = carry
-            gradient, hessian = system(acc)
+            gradient, hessian = _system(problem, acc)
             change = keep(jnp.stack(spatial.solve6(hessian, gradient)))
             acc = [x - y for x, y in zip(acc, change, strict=True)]
             return count + 1, jnp.any(jnp.abs(change) > TOLERANCE * (1 + jnp.abs(jnp.stack(acc)))), acc
@@ -437,28 +444,21 @@ class BoxPhysics:
         def more(carry):
             return (carry[0] < ITERATIONS[len(self._kind.parts) > 1]) & carry[1]
 
-        _, _, acc = jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), smooth))
+        return jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), problem.smooth))[2]
 
-        force, fall = press(acc, stiffness * touch.robot)
-        root_arm = add(touch.pos, [-x for x in frames.pos[0]])
+    def _react(self, problem: _Problem, robot: jax.Array, root_arm: Vec, acc: list) -> Reaction:
+        """What contacts with the robot do to it; `root_arm` is from its root to all contacts."""
+        force, fall = _press(problem, acc, problem.stiffness * robot)
         push = jnp.stack([-self.mass * total(total(x, 0), 0) for x in (*force, *cross(root_arm, force))])
-        added = jnp.zeros((6, *push.shape))
-        if self.heavy:
-            # What the push changes by as the robot's acceleration does, the box's answer included.
-            mixed = [[total(x, 0) for x in row] for row in _blocks(fall, arm, root_arm)]  # of the box, of the robot
-            mixed = keep([jnp.stack(row) for row in mixed])
-            answer = keep(spatial.solve6(system(acc)[1], mixed))
-            own = jnp.stack([jnp.stack([total(x, 0) for x in row]) for row in _blocks(fall, root_arm, root_arm)])
-            own = own - sum(x[:, None] * y for x, y in zip(mixed, answer, strict=True))
-            added = self.mass * total(own, 2)
-
-        # A box at rest is left alone until the robot or a moving box touches it.
-        awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
-        stirring = touch.robot > 0
-        if pairs:
-            stirring = _replace(stirring, paired, _spread(awake, len(their_arm[0])))
-        moves = awake | jnp.any(stirring & (touch.dist < 0), axis=0) | (self._kind.travel is not None)
-        return acc[:3], acc[3:], Reaction(push, added), moves
+        if not self.heavy:
+            return Reaction(push, jnp.zeros((6, *push.shape)))
+        # What the push changes by as the robot's acceleration does, the box's answer included.
+        mixed = [[total(x, 0) for x in row] for row in _blocks(fall, problem.arm, root_arm)]  # of the box, of the robot
+        mixed = keep([jnp.stack(row) for row in mixed])
+        answer = keep(spatial.solve6(_system(problem, acc)[1], mixed))
+        own = jnp.stack([jnp.stack([total(x, 0) for x in row]) for row in _blocks(fall, root_arm, root_arm)])
+        own = own - sum(x[:, None] * y for x, y in zip(mixed, answer, strict=True))
+        return Reaction(push, self.mass * total(own, 2))
 
     def _smooth(self, near: _Moving, mat: Mat) -> tuple[Mat, list]:
         """Inertia over the mass, 6 by 6, and accelerations under gravity alone; linear ones first."""
@@ -575,10 +575,9 @@ def _others(values: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack([slots[k + (k >= i)] for i in range(num)], axis=-2) for k in range(num - 1)])
 
 
-def _spread(values: jax.Array, num: int) -> jax.Array:
-    """`_others` of [slots, envs] for each of `num` contacts of boxes with each other, [num, slots, envs]."""
-    others = _others(values)
-    corners = 4
+def _spread(values: jax.Array, paired: slice) -> jax.Array:
+    """`_others` of [slots, envs] for each contact of boxes with each other, [contacts, slots, envs]."""
+    others, num, corners = _others(values), paired.stop - paired.start, 4
     each = jnp.broadcast_to(others[None, :, None], (corners, len(others), num // len(others) // corners, *values.shape))
     return each.reshape(num, *values.shape)
 
@@ -625,3 +624,42 @@ def _blocks(fall: Mat, left: Vec, right: Vec) -> Mat:
     upper = [[*row, *cross(right, row)] for row in fall]
     columns = [cross(left, [row[j] for row in upper]) for j in range(6)]
     return upper + [[column[i] for column in columns] for i in range(3)]
+
+
+def _press(problem: _Problem, acc: list, stiffness: jax.Array) -> tuple[Vec, Mat]:
+    """Forces of contacts on the boxes, and how they fall with the accelerations of the points where they attack."""
+    directions, paired = problem.directions, problem.paired
+    there = add(acc[:3], cross(acc[3:], problem.arm))
+    bound: Any = np.ones((len(stiffness), 1, 1), np.float32)
+    if problem.their_arm:
+        # The other boxes' accelerations are those of the iteration before. Twice the block of a pair bounds the coupled
+        # Hessian, so that the blocks can be solved one by one.
+        lin, ang = ([_spread(x, paired) for x in vec] for vec in (acc[:3], acc[3:]))
+        theirs = add(lin, cross(ang, problem.their_arm))
+        there = [_replace(x, paired, x[paired] - y) for x, y in zip(there, theirs, strict=True)]
+        bound[paired] = 2.0
+    along = keep(jnp.stack([dot(direction, there) for direction in directions]) + problem.offset)
+    forces, steep, mixed, own = contact.edges(along, stiffness, _FRICTION)
+    force = functools.reduce(add, map(scale, directions, forces))
+    normal, *sides = directions
+    first = add(scale(normal, steep * bound), functools.reduce(add, map(scale, sides, mixed * bound)))
+    rest = [add(scale(normal, m), scale(side, o)) for side, m, o in zip(sides, mixed * bound, own * bound, strict=True)]
+    fall = {(i, j): dot([d[i] for d in directions], [x[j] for x in (first, *rest)]) for i, j in _UPPER}
+    return keep((force, [[fall[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]))
+
+
+def _system(problem: _Problem, acc: list) -> tuple[list, Mat]:
+    """Gradient at accelerations, and the Hessian's lower triangle."""
+    force, fall = _press(problem, acc, problem.stiffness)
+    pull = [total(x, 0) for x in (*force, *cross(problem.arm, force))]
+    away = [x - y for x, y in zip(acc, problem.smooth, strict=True)]
+    gradient = [dot(row, away) - x for row, x in zip(problem.inertia, pull, strict=True)]
+    blocks = _blocks(fall, problem.arm, problem.arm)
+    hessian = [
+        [row[j] + total(block[j], 0) for j in range(i + 1)]
+        for i, row, block in zip(range(6), problem.inertia, blocks, strict=True)
+    ]
+    for i, (factor, ref, hold) in enumerate(problem.weld):
+        gradient[i] += hold * factor * (factor * acc[i] - ref)
+        hessian[i][i] += hold * factor**2
+    return keep((gradient, hessian))
