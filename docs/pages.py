@@ -191,7 +191,8 @@ with implicit damping. What differs from MuJoCo and MJX is how little is compute
 
 What is left out: contacts of the Doggo's legs with each other (5 of 87,000 contacts in the recordings), of the Car's
 chassis with the floor, of boxes of different kinds, and of gremlins with each other; a third point of a body on the
-floor; rolling friction (0.1 mm). Walls meet a robot's corners only.
+floor; rolling friction of Car and Doggo (0.1 mm), turning and rolling friction of boxes. Walls meet a robot's corners
+only.
 
 What is not exact yet: the Doggo does not feel the box that it pushes, 0.4 % of its weight, so the two part from the
 original's way by centimetres within a second; and where car, box and pillar collide, a twentieth of the recorded
