@@ -16,7 +16,8 @@ from agents.wrappers import Wrapper
 if TYPE_CHECKING:
     from mjx_safety import Env
 
-MODES = ("stochastic", "deterministic")
+ACTIONS = {"stochastic": "sampled", "deterministic": "mean"}  # by mode
+MODES = tuple(ACTIONS)
 Episodes = dict[str, np.ndarray]  # "return", "cost", "goals" and "length", each [episodes]
 
 
@@ -171,7 +172,7 @@ def report(varied: list[str], agents: list[dict[str, Any]], settings: list[dict[
         ("seed", *names, "actions", "episodes", "return", "cost", "goals", "within limit", "training cost rate")
     ]
     for agent in agents:
-        for mode, actions in zip(MODES, ("sampled", "mean"), strict=True):
+        for mode, actions in ACTIONS.items():
             if mode in agent:
                 s = agent[mode]
                 spread = [f"{s[name]:.1f} ± {s[name + '_ci95']:.1f}" for name in ("return", "cost", "goals")]
@@ -182,7 +183,7 @@ def report(varied: list[str], agents: list[dict[str, Any]], settings: list[dict[
         return text
     rows = [(*names, "actions", "seeds", "return", "cost", "goals", "training cost rate", "best seed")]
     for setting in settings:
-        for mode, actions in zip(MODES, ("sampled", "mean"), strict=True):
+        for mode, actions in ACTIONS.items():
             if mode in setting:
                 cells = [_cell(setting[mode], name, ".1f") for name in ("return", "cost", "goals")]
                 start = *(f"{setting[name]:g}" for name in varied), actions, str(setting["seeds"])

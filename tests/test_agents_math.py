@@ -13,6 +13,7 @@ from agents import lagrange, networks, normalizer
 from agents.config import CONTINUOUS, label, slug, validate
 from agents.gae import gae
 from agents.loop import Hyper, make_fleet
+from tests.toy_env import hyper
 
 F, T = False, True
 GAMMA, LAMBDA = 0.5, 0.5
@@ -43,10 +44,6 @@ def test_gae_keeps_environments_apart():
     terminated, never = jnp.array([[F, F], [T, F], [F, F]]), jnp.zeros((3, 2), bool)
     advantages = gae(*columns, terminated, never, GAMMA, LAMBDA)
     np.testing.assert_allclose(advantages, [[-2, -0.875], [0, 4.5], [2, 2]], rtol=1e-6)
-
-
-def hyper(**settings) -> Hyper:
-    return Hyper.from_config(agents.Config(**settings), {"cost_limit": 25.0})
 
 
 def test_pid_by_hand():

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 import agents
 from agents import networks, normalizer, runner
@@ -25,7 +24,7 @@ from agents.loop import METRICS, Trainer, make_fleet
 from agents.mesh import compile_on, make_mesh
 from agents.progress import Reporter
 from tests.test_readme import BLOCKS as README_BLOCKS
-from tests.toy_env import ToyEnv, ToyTask
+from tests.toy_env import ToyEnv, ToyTask, on_one_device
 from tests.train_toy import checkpointed
 from tests.train_toy import start as start_process
 
@@ -50,14 +49,6 @@ def compiled(config: agents.Config, **task):
     trainer = Trainer(ToyEnv(ToyTask(**task)), config)
     return types.SimpleNamespace(
         **{name: on_one_device(getattr(trainer, name)) for name in ("init", "update", "_act", "_estimate")}
-    )
-
-
-def on_one_device(function):
-    return jax.jit(
-        jax.shard_map(
-            function, mesh=make_mesh(1, 1), in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
-        )
     )
 
 

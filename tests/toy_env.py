@@ -4,11 +4,16 @@ A point on a plane is paid for coming closer to a goal and charged inside a disc
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
+import agents
 import mjx_safety
+from agents.loop import Hyper
+from agents.mesh import make_mesh
 
 DISC_RADIUS, GOAL_RADIUS, SPEED = 0.5, 0.3, 0.1
 
@@ -77,3 +82,15 @@ def _ring(key: jax.Array) -> jax.Array:
     """A point on the unit circle."""
     angle = jax.random.uniform(key, (), jnp.float32, 0.0, 2.0 * jnp.pi)
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+
+def on_one_device(function: Callable, compiler_options: dict | None = None) -> Callable:
+    """What the trainer maps over a mesh, compiled for a mesh of one device."""
+    everywhere = PartitionSpec()
+    mapped = jax.shard_map(function, mesh=make_mesh(1, 1), in_specs=everywhere, out_specs=everywhere, check_vma=False)
+    return jax.jit(mapped, compiler_options=compiler_options)
+
+
+def hyper(**settings) -> Hyper:
+    """A single agent's settings."""
+    return Hyper.from_config(agents.Config(**settings), {"cost_limit": 25.0})
