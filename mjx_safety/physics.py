@@ -177,7 +177,7 @@ class Physics:
         time = state.time + self.step_time
         if count is not None:
             taken = jnp.minimum(jnp.arange(self._frame_skip + 1, dtype=jnp.int32), count)
-            qpos, qvel, time = qpos[taken], qvel[taken], state.time + self._robot.timestep * count
+            qpos, qvel, time = qpos[taken], qvel[taken], self._later(state, count)
             near = self._near_places(qpos[-1, :2], places)
             forces = self._robot.forces(qpos[-1], qvel[-1], ctrl, near, jnp.zeros(6))
         boxes = state.boxes | self._glide(state, self._frame_skip)
@@ -204,7 +204,7 @@ class Physics:
             frames = self._robot.frames(qpos, qvel)
             after = self._robot.frames(qpos, later)  # at the same place: MuJoCo's contacts leave out J'v
             acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-            moved, _ = self._advance_boxes(near, around, homes, state.time + dt * index, frames, acc)
+            moved, _ = self._advance_boxes(near, around, homes, self._later(state, index), frames, acc)
             taken = index < count
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near), None
 
@@ -252,6 +252,10 @@ class Physics:
             for name, home in state.home.items()
         }
 
+    def _later(self, state: PhysicsState, count: jax.Array) -> jax.Array:
+        """The time some physics steps after the state, seconds."""
+        return state.time + self._robot.timestep * count.astype(jnp.float32)
+
     def _nearest(self, position: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The nearest few of every kind that stands still, int32 [nearest] by kind."""
         near = {}
@@ -294,7 +298,7 @@ class Physics:
                 """The boxes, their push and the mass they add, beside a robot that accelerates by `qacc`."""
                 after = self._robot.frames(qpos, qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
                 acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-                boxes, reactions = self._advance_boxes(near, around, homes, state.time + dt * index, frames, acc)
+                boxes, reactions = self._advance_boxes(near, around, homes, self._later(state, index), frames, acc)
                 push = sum((x.push for x in reactions), start=jnp.zeros(6))
                 added = sum((x.added for x in reactions), start=jnp.zeros((6, 6)))
                 root = jnp.concatenate([acc.linacc[0], acc.angacc[0]])
@@ -319,7 +323,7 @@ class Physics:
 
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32)
         (qpos, qvel, near, push), _ = jax.lax.scan(substep, (state.qpos, state.qvel, near, jnp.zeros(6)), steps)
-        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, state.time + dt * count))
+        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state, count)))
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
         return state, Motion(forces, self.contacts(state, places))
