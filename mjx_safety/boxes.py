@@ -593,7 +593,8 @@ def _touch(
     """Contacts [contacts, slots, envs] of candidates [..., slots, envs]; without velocities, with what stands still."""
     still = [np.float32(0.0)] * 3
     dist, pos, normal = candidates
-    touch = _Touch(dist, pos, normal, points, linvel or still, linacc or still, weight, robot)
+    fields: Any = dist, pos, normal, points, linvel or still, linacc or still, weight, robot
+    touch = _Touch(*fields)
     shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(touch)))
     return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), touch)
 

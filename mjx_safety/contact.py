@@ -7,11 +7,10 @@ d_i are two sliding, one turning and two rolling directions; each edge is a one-
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mjx_safety.spatial import keep, total
 
@@ -98,7 +97,7 @@ def edge_stiffness(dist: jax.Array, weight: jax.Array | float) -> jax.Array:
     return jnp.where(dist < 0, 1 / regularisation, 0.0)
 
 
-def edges(along: jax.Array, stiffness: jax.Array, friction: np.ndarray) -> tuple:
+def edges(along: jax.Array, stiffness: jax.Array, friction: Any) -> tuple:
     """What the edges of a contact's friction pyramid do.
 
     Args:
@@ -115,7 +114,8 @@ def edges(along: jax.Array, stiffness: jax.Array, friction: np.ndarray) -> tuple
     slides = normal + friction * others, normal - friction * others
     plus, minus = (jnp.where(slide < 0, stiffness, 0.0) for slide in slides)
     straight = jnp.where(normal < 0, (_EDGES - 2 * len(friction)) * stiffness, 0.0)
-    steep = straight + total(plus + minus, 0)
-    mixed, own = friction * (plus - minus), friction**2 * (plus + minus)
+    both = plus + minus
+    steep = straight + total(both, 0)
+    mixed, own = friction * (plus - minus), friction**2 * both
     forces = jnp.concatenate([(steep * normal + total(mixed * others, 0))[None], mixed * normal + own * others])
     return keep((-forces, steep, mixed, own))

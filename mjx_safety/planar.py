@@ -123,7 +123,7 @@ class PlanarBody:
         found = self._candidates(qpos, places)
         return tuple(sum(total((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
 
-    def _divide(self, yaw: jax.Array, force: jax.Array, implicit: float) -> jax.Array:
+    def _divide(self, yaw: jax.Array, force: jax.Array | list, implicit: float) -> jax.Array:
         """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
         cos, sin = jnp.cos(yaw), jnp.sin(yaw)
         # In the robot's frame the mass matrix is constant, and only y and yaw are coupled.
