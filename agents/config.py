@@ -96,9 +96,9 @@ class Config:
     """Law of the Lagrange multiplier: pid or adam."""
     multiplier_init: float = 1.0
     """The multiplier at the start; with ppo_fixed, for good."""
-    pid_kp: float = 0.5
+    pid_kp: float = 1.0
     """PID: gain of the averaged error, in units of 10 cost."""
-    pid_ki: float = 0.02
+    pid_ki: float = 0.1
     """PID: gain of the integral per 32,768 environment steps."""
     pid_kd: float = 1.0
     """PID: gain of a rising averaged error per 32,768 environment steps."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents import aggregate, mesh
+from agents import aggregate
 from agents.algorithms import ALGORITHMS
 from agents.config import Config
 from agents.policy import Policy
@@ -90,7 +90,7 @@ def run_episodes(
     wrapper = ALGORITHMS[config.algorithm].wrapper if config else None
     wrapper = wrapper if wrapper and wrapper.needed_by_policy else None
     limits = [agent["cost_limit"] for agent in config.agents] if config else [0.0] * len(policies.log_std)
-    run = mesh.jit(functools.partial(_run, env, wrapper, episodes, frames))
+    run = jax.jit(functools.partial(_run, env, wrapper, episodes, frames))
     totals, first = run(policies, jnp.array(limits, jnp.float32), key, noise_scales)
     totals = jax.device_get(totals)
     num_agents = len(policies.log_std)

@@ -56,12 +56,6 @@ def make_mesh(num_agents: int, num_groups: int, devices: Sequence[Any] | None = 
     return Mesh(np.array(devices[: agents * groups]).reshape(agents, groups), ("agent", reduce.AXIS))
 
 
-def jit(function: Callable, **settings: Any) -> Any:
-    """`jax.jit`, on CPUs with XLA's older code generators: half the compile time of the physics, and as fast."""
-    options = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options, **settings)
-
-
 def compile_on(mesh: Mesh, trainer: Trainer) -> Program:
     """`trainer` with its agents and environments spread over `mesh`."""
 
@@ -70,8 +64,8 @@ def compile_on(mesh: Mesh, trainer: Trainer) -> Program:
 
     metrics = PartitionSpec(None, "agent")
     return Program(
-        init=jit(shard(jax.vmap(trainer.init), (AGENT, AGENT), STATE)),
-        chunk=jit(shard(trainer.chunk, (STATE, AGENT, PartitionSpec()), (STATE, metrics)), donate_argnums=0),
+        init=jax.jit(shard(jax.vmap(trainer.init), (AGENT, AGENT), STATE)),
+        chunk=jax.jit(shard(trainer.chunk, (STATE, AGENT, PartitionSpec()), (STATE, metrics)), donate_argnums=0),
     )
 
 

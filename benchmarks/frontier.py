@@ -19,7 +19,6 @@ import mujoco
 import numpy as np
 import tyro
 
-from agents.mesh import jit
 from mjx_safety import scene
 from mjx_safety.articulated import Articulated
 from mjx_safety.robots import CAR, DOGGO, Robot
@@ -63,7 +62,7 @@ def measure(robot: Robot, args: Args) -> Iterator[dict[str, Any]]:
         def roll(qpos, qvel, ctrl, body=body):
             return body.roll(qpos, qvel, ctrl, FRAME_SKIP)
 
-        programs.append(jit(jax.vmap(roll)).lower(qpos, qvel, ctrl[0]).compile())
+        programs.append(jax.jit(jax.vmap(roll)).lower(qpos, qvel, ctrl[0]).compile())
         rates.append([])
     for _ in range(args.rounds):
         for program, rate in zip(programs, rates, strict=True):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from agents import preset
 from agents.loop import Trainer, TrainState, make_fleet
-from agents.mesh import compile_on, jit, make_mesh
+from agents.mesh import compile_on, make_mesh
 from mjx_safety import AutoReset, Env, State, VecState
 
 WARM_UP = 250
@@ -77,7 +77,7 @@ def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[
 
             return jax.lax.fori_loop(0, steps, body, carry)
 
-        return _compile(jit(run), (states, jax.random.key(0)), jnp.int32(1))
+        return _compile(jax.jit(run), (states, jax.random.key(0)), jnp.int32(1))
 
     def plain(states: VecState) -> State:
         return State(**{field.name: getattr(states, field.name) for field in dataclasses.fields(State)})

@@ -23,7 +23,6 @@ import numpy as np
 import tyro
 
 import mjx_safety
-from agents.mesh import jit
 
 ORIGINAL = Path(__file__).parent / "original" / "random_policy.json"
 BATCH = 1000  # episodes that run side by side
@@ -73,7 +72,7 @@ def play(task: str, episodes: int, seed: int) -> dict[str, Any]:
     """Totals of every episode under uniform random actions: float [episodes] by name, and the steps per second."""
     env = mjx_safety.make(task)
 
-    @jit
+    @jax.jit
     def batch(key: jax.Array) -> dict[str, jax.Array]:
         layout_key, action_key = jax.random.split(key)
         states = jax.vmap(env.reset)(jax.random.split(layout_key, BATCH))

@@ -698,6 +698,7 @@ class Articulated:
             local.append(back(mat, offset))
         return tuple(local)
 
+    @functools.partial(spatial.traced_once, static=("iterations",))
     def _step(self, qpos, qvel, ctrl, places, push, acc, iterations):
         """One physics step; also the accelerations in the root's frame and the forces that it starts from."""
         acc, forces, mat, system = self._forward(qpos, qvel, ctrl, places, push, acc, iterations)
@@ -766,6 +767,7 @@ class Articulated:
         """What this very state feels; arguments as of `advance`."""
         return spatial.lanes(self._forces)(qpos, qvel, ctrl, places, push)
 
+    @spatial.traced_once
     def _forces(self, qpos, qvel, ctrl, places, push):
         return self._forward(qpos, qvel, ctrl, places, push, self._still(qpos.shape[-1]), COLD_ITERATIONS)[1]
 
@@ -790,6 +792,7 @@ class Articulated:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""
         return spatial.lanes(self._touching)(qpos, places)
 
+    @spatial.traced_once
     def _touching(self, qpos, places):
         mat = spatial.quat_mat(list(qpos[3:7]))
         axes = [list(row) for row in mat]
@@ -807,6 +810,7 @@ class Articulated:
         """Poses and velocities of the model's bodies; a body on a ball joint is shown unturned."""
         return spatial.lanes(self._frames)(qpos, qvel)
 
+    @spatial.traced_once
     def _frames(self, qpos, qvel):
         mat = spatial.quat_mat(list(qpos[3:7]))
         links = self._links(qpos)

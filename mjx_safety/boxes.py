@@ -233,6 +233,7 @@ class BoxPhysics:
         """The robot's contact points with each box, float32 [n]."""
         return spatial.lanes(self._contacts)(boxes, frames)
 
+    @spatial.traced_once
     def _contacts(self, boxes, frames):
         now = _components(boxes)
         parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
@@ -263,6 +264,7 @@ class BoxPhysics:
         """
         return spatial.lanes(self._advance)(boxes, frames, frames_acc, places, home, time)
 
+    @spatial.traced_once
     def _advance(self, boxes, frames, frames_acc, places, home, time):
         dt = self._timestep
         near = _components(boxes)

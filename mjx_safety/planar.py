@@ -103,6 +103,7 @@ class PlanarBody:
         """
         return spatial.lanes(self._advance)(qpos, qvel, ctrl, places, push, added)
 
+    @spatial.traced_once
     def _advance(self, qpos, qvel, ctrl, places, push, added):
         acc = self._accelerations(qpos, qvel, ctrl, places, push, added)
         # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
@@ -119,6 +120,7 @@ class PlanarBody:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""
         return spatial.lanes(self._touching)(qpos, places)
 
+    @spatial.traced_once
     def _touching(self, qpos, places):
         found = self._candidates(qpos, places)
         return tuple(sum(total((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
@@ -166,6 +168,7 @@ class PlanarBody:
                 kinds[-1] += [(c, rolling) for c in collide.obstacle(solid, thing.kind, thing.size, at, _AXES)]
         return kinds
 
+    @spatial.traced_once
     def _accelerations(self, qpos, qvel, ctrl, places, push, added) -> jax.Array:
         """True accelerations [3, envs] among obstacles."""
         free = self._free(qpos, qvel, ctrl, push)

@@ -235,6 +235,18 @@ def lanes(fn: Callable[..., Any]) -> Callable[..., Any]:
     return one
 
 
+def traced_once(method: Callable[..., Any], static: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """A method whose operations are recorded once per shape of its arguments instead of at every call.
+
+    `vmap` and control flow around `lanes` call it anew for each of their layers, and throw most recordings away.
+
+    Args:
+      method: pure, given its object.
+      static: its arguments that are numbers of Python.
+    """
+    return jax.jit(method, static_argnames=("self", *static))
+
+
 def _spread(size: int, batched, args):
     return jax.tree.map(
         lambda is_batched, x: x if is_batched else jnp.broadcast_to(x, (size, *jnp.shape(x))),
