@@ -74,7 +74,7 @@ class Config:
     """Hidden layers of each of the three networks."""
     lr: float = 3e-4
     """Adam step size of the policy."""
-    critic_lr: float = 1e-3
+    critic_lr: float = 3e-4
     """Adam step size of both critics."""
     max_grad_norm: float | None = 1.0
     """Gradient norm at which each network's gradient is clipped; None for no clipping."""
@@ -96,9 +96,9 @@ class Config:
     """Law of the Lagrange multiplier: pid or adam."""
     multiplier_init: float = 1.0
     """The multiplier at the start; with ppo_fixed, for good."""
-    pid_kp: float = 0.8
+    pid_kp: float = 0.5
     """PID: gain of the averaged error, in units of 10 cost."""
-    pid_ki: float = 0.06
+    pid_ki: float = 0.02
     """PID: gain of the integral per 32,768 environment steps."""
     pid_kd: float = 1.0
     """PID: gain of a rising averaged error per 32,768 environment steps."""
