@@ -1,10 +1,11 @@
-"""Environment steps per second of stepping and of training, beside C MuJoCo in the same run.
+"""Environment steps per second of stepping and of training, beside the bare physics and C MuJoCo in the same run.
 
     python -m benchmarks.throughput --tasks PointGoal1 PointGoal2 --num-envs 256 1024 4096
 
-For every task and batch size: stepping under random actions with auto-reset, the same without it (what resets cost),
-the trainer's compiled update, and C MuJoCo on all cores. Rounds of the four alternate, so that a busy machine slows
-them alike. Compile time is left out of the rates and reported beside them.
+For every task and batch size: stepping under random actions with auto-reset, and whatever `--programs` names. Their
+rounds alternate, so that a busy machine slows them alike. Compile time is left out of the rates and reported beside
+them, with the memory of an environment and the number of kernels. docs/throughput.md shows the newest results, and the
+command for each.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import tyro
@@ -28,10 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 import mjx_safety
-from benchmarks import c_mujoco, programs
+from benchmarks import c_mujoco, first_step, programs
 from benchmarks.programs import Program
+from mjx_safety import Env
 
-STEPPING, NO_AUTO_RESET, TRAINING, C_MUJOCO = "stepping", "no_auto_reset", "training", "c_mujoco"
+Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "c_mujoco"]
+STEPPING = "stepping"
+NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, C_MUJOCO = get_args(Beside)
+FIRST_STEP = "first_step"
 PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "mjx_safety"
 
 
@@ -43,8 +48,14 @@ class Args:
     """Registered ids."""
     num_envs: tuple[int, ...] = (256, 1024)
     """Batch sizes; a GPU is filled by 16384 and more."""
-    training: bool = True
-    """Measure the trainer too."""
+    programs: tuple[Beside, ...] = (NO_AUTO_RESET, PHYSICS, TRAINING, C_MUJOCO)
+    """What is timed in turn with stepping: the same without auto-reset, the bare physics, the task with ten hazards
+    more, the trainer's compiled update, and C MuJoCo on all cores."""
+    devices: tuple[int, ...] = ()
+    """Also step on so many devices, `num_envs` on each."""
+    compile: bool = False
+    """Also start a task with the first batch size in fresh processes: seconds to the first step, without and with
+    JAX's persistent compilation cache."""
     rounds: int = 9
     """Timed rounds of each program, taken in turn."""
     round_seconds: float = 0.1
@@ -75,6 +86,12 @@ def check(args: Args) -> None:
     for field, least in (("num_envs", min(args.num_envs)), ("rounds", args.rounds)):
         if least < 1:
             raise ValueError(f"{field} is {least}; it must be at least 1.")
+    for number in args.devices:
+        if not 1 <= number <= jax.device_count():
+            raise ValueError(
+                f"devices is {number}; there are {jax.device_count()}. "
+                "XLA_FLAGS=--xla_force_host_platform_device_count=N splits a CPU."
+            )
     if not 0 < args.round_seconds < math.inf:
         raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
     for task in args.tasks:
@@ -92,21 +109,43 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
     for task in args.tasks:
         console.print(f"{task}: compiling ...")
         env = mjx_safety.make(task)
-        reference = Program(C_MUJOCO, *c_mujoco.rollouts(env))
+        reference = [Program(C_MUJOCO, *c_mujoco.rollouts(env))] if C_MUJOCO in args.programs else []
         for num_envs in args.num_envs:
             now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": load_average()}
-            agent = programs.begin(env, num_envs)
-            timed, states = programs.stepping(STEPPING, NO_AUTO_RESET, env, jax.tree.map(lambda x: x[0, 0], agent.env))
-            if args.training:
-                agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None, None], states))
-                timed.append(programs.training(TRAINING, env, agent))
-            measured = measure([*timed, reference], args, env.task.frame_skip)
-            new = [{"task": task, "num_envs": num_envs} | row | now | where for row in measured]
+            new = []
+            if args.compile and num_envs == args.num_envs[0]:
+                new.append({"benchmark": FIRST_STEP} | first_step.measure(task, num_envs))
+            new += measure([*compiled(env, num_envs, args), *reference], args, env.task.frame_skip)
+            new = [{"task": task, "num_envs": num_envs} | row | now | where for row in new]
             with args.output.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in new)
-            console.print(f"{task} x {num_envs}: auto-reset costs {100 * new[0]['auto_reset_cost']:.1f} % of stepping")
             rows += new
     return rows
+
+
+def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
+    """Stepping, and what is timed in turn with it on the device."""
+    agent = programs.begin(env, num_envs)
+    stepping = programs.Stepping(env, jax.tree.map(lambda x: x[0, 0], agent.env))
+    timed = [stepping.with_reset(STEPPING)]
+    if NO_AUTO_RESET in args.programs:
+        timed.append(stepping.without_reset(NO_AUTO_RESET))
+    if PHYSICS in args.programs:
+        timed.append(stepping.physics(PHYSICS))
+    if MORE_HAZARDS in args.programs:
+        other = Env(programs.more_hazards(env.task))
+        states = jax.tree.map(lambda x: x[0, 0], programs.begin(other, num_envs).env)
+        timed.append(programs.Stepping(other, states).with_reset(MORE_HAZARDS))
+    timed += [stepping.on_devices(on_devices(number), number) for number in args.devices]
+    if TRAINING in args.programs:
+        agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None, None], stepping.states))
+        timed.append(programs.training(TRAINING, env, agent))
+    return timed
+
+
+def on_devices(number: int) -> str:
+    """The name of stepping on so many devices."""
+    return f"{STEPPING}_on_{number}"
 
 
 def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str, Any]]:
@@ -118,9 +157,12 @@ def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str,
         for program in timed:
             rates[program.name].append(program.rate())
 
-    def ratio(ours: str, theirs: str) -> float:
+    def ratio(ours: str, theirs: str) -> float | None:
+        if theirs not in rates:
+            return None
         return statistics.median(a / b for a, b in zip(rates[ours], rates[theirs], strict=True))
 
+    without = ratio(STEPPING, NO_AUTO_RESET)
     return [
         {
             "benchmark": program.name,
@@ -128,11 +170,14 @@ def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str,
             "env_steps_per_s_min": min(rates[program.name]),
             "env_steps_per_s_max": max(rates[program.name]),
             "physics_steps_per_s": statistics.median(rates[program.name]) * frame_skip,
+            "ratio_to_stepping": ratio(program.name, STEPPING),
+            "ratio_to_physics": ratio(program.name, PHYSICS),
             "ratio_to_c_mujoco": ratio(program.name, C_MUJOCO),
-            "auto_reset_cost": ratio(NO_AUTO_RESET, STEPPING) - 1.0 if program.name == STEPPING else None,
-            "compile_s": program.compile_s,
+            # Of the time of stepping; layouts for the episodes to come are most of it.
+            "auto_reset_share": 1.0 - without if without is not None and program.name == STEPPING else None,
             "rounds": args.rounds,
         }
+        | program.facts
         for program in timed
     ]
 
@@ -163,17 +208,22 @@ def load_average() -> tuple[float, ...] | None:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The measurements for the eye, rates per second."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in ("task", "envs", "program", "steps/s", "min", "max", "physics/s", "x C", "compile"):
+    for name in ("task", "envs", "program", "steps/s", "x stepping", "x physics", "x C", "compile"):
         table.add_column(name, justify="left" if name in ("task", "program") else "right", no_wrap=True)
-    rates = "env_steps_per_s", "env_steps_per_s_min", "env_steps_per_s_max", "physics_steps_per_s"
+    ratios = "ratio_to_stepping", "ratio_to_physics", "ratio_to_c_mujoco"
     for row in rows:
-        compile_s = f"{row['compile_s']:.0f} s" if row["compile_s"] else ""
-        numbers = *(_short(row[rate]) for rate in rates), f"{row['ratio_to_c_mujoco']:.1f}", compile_s
-        table.add_row(row["task"], str(row["num_envs"]), row["benchmark"], *numbers)
+        what = row["task"], str(row["num_envs"]), row["benchmark"]
+        if row["benchmark"] == FIRST_STEP:
+            table.add_row(*what, *[""] * 4, f"{row['first_step_s']:.0f} s, {row['first_step_cached_s']:.0f} s")
+            continue
+        beside = ("" if row[name] is None else f"{row[name]:.2f}" for name in ratios)
+        compile_s = f"{row['compile_s']:.0f} s" if "compile_s" in row else ""
+        table.add_row(*what, short(row["env_steps_per_s"]), *beside, compile_s)
     return table
 
 
-def _short(rate: float) -> str:
+def short(rate: float) -> str:
+    """A rate with a unit: 1.25M, 93.5k."""
     return f"{rate / 1e6:,.2f}M" if rate >= 1e6 else f"{rate / 1e3:.1f}k"
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import inspect
-import json
 import re
-from pathlib import Path
 from typing import Any
 
+from docs import throughput
+from docs.tables import results, table
 from mjx_safety import Env, articulated, scene
 from mjx_safety.objectives import Button, Circle, Goal, Objective, Push, Run
 from mjx_safety.objects import Box, Buttons, Gremlins, Hazards, Objects, Pillars, Vases, Walls
@@ -23,7 +23,6 @@ FAMILIES: dict[str, tuple[type[Objective], tuple[str, ...]]] = {
     "circle": (Circle, ("Circle",)),
     "run": (Run, ("Run",)),
 }
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 GENERATED = "<!-- Written by `python -m docs`; change the code that it describes instead. -->\n\n"
 DEFAULT = (articulated.ITERATIONS, articulated.CONTACTS, articulated.FRICTIONS)
 READINGS = (  # by pattern of the name: what is read, and its unit
@@ -43,7 +42,7 @@ READINGS = (  # by pattern of the name: what is read, and its unit
 def pages() -> dict[str, str]:
     """Text by path under `docs/`."""
     text = {"README.md": _index(), "options.md": _options(), "random_policy.md": _random_policy()}
-    text["physics.md"] = _physics()
+    text |= {"physics.md": _physics(), "throughput.md": throughput.page()}
     text |= {f"robots/{robot.name.lower()}.md": _robot(robot) for robot in ROBOTS}
     text |= {f"objects/{kind.name}.md": _kind(kind) for kind in KINDS}
     text |= {f"tasks/{name}.md": _family(name) for name in FAMILIES}
@@ -65,12 +64,13 @@ def _index() -> str:
         )
         for name, task in TASKS.items()
     ]
-    table = _table(("task", "robot", "objective", "objects", "costs", "observation"), rows)
     return (
         f"# The environments\n\nRobots: {robots}. Objects: {kinds}. Tasks: {families}.\n\n"
-        "Settings: [options](options.md). Physics: [how contacts are computed, and how exactly](physics.md). Beside "
-        "the original: [random policy](random_policy.md), [learning](learning.md).\n\n"
-        "Every id is also known under its original name, such as `Safexp-PointGoal1-v0`.\n\n" + table
+        "Settings: [options](options.md). Physics: [how contacts are computed, and how exactly](physics.md). "
+        "Speed: [throughput](throughput.md). Beside the original: [random policy](random_policy.md), "
+        "[learning](learning.md).\n\n"
+        "Every id is also known under its original name, such as `Safexp-PointGoal1-v0`.\n\n"
+        + table(("task", "robot", "objective", "objects", "costs", "observation"), rows)
     )
 
 
@@ -91,9 +91,9 @@ def _robot(robot: Robot) -> str:
     ]
     return (
         f"# {robot.name}\n\n![{robot.name}](../pictures/{robot.name.lower()}.png)\n\n"
-        + _table(("", ""), facts)
+        + table(("", ""), facts)
         + "\nEvery action is clipped to [-1, 1].\n\n"
-        + _table(("action", "gear", "bound on the force before the gear"), motors)
+        + table(("action", "gear", "bound on the force before the gear"), motors)
         + "\nWhat it senses of itself, in every task:\n\n"
         + _readings(env)
         + f"\nIts MJCF: `mjx_safety/assets/{robot.asset}`.\n"
@@ -134,9 +134,9 @@ def _family(family: str) -> str:
         f"Reward of a step: `{_first_line(objective.reward)}`.{bonus}\n\n"
         f"Success: {_first_line(objective.reached) if objective.bonus else 'there is none.'}\n\n"
         f"{_fields(objective())}\n## Levels\n\n"
-        + _table(("", *levels), numbers)
+        + table(("", *levels), numbers)
         + "\n## Observation\n\nSizes by robot:\n\n"
-        + _table(("", *(robot.name for robot in ROBOTS)), sizes)
+        + table(("", *(robot.name for robot in ROBOTS)), sizes)
         + f"\nOther robots add their own sensors to the Point's.\n\n{observed}"
     )
 
@@ -170,7 +170,7 @@ def _random_policy() -> str:
         means = {name.removeprefix("cost_"): x for name, x in rows[task]["means"].items()}
         shown = (f"{x['ours']:.3g} / {x['original']:.3g} ({x['z']:+.1f})" if (x := means.get(n)) else "" for n in names)
         cells.append((f"`{task}`", rows[task]["episodes"], *shown))
-    return head + _table(("task", "episodes", *names), cells)
+    return head + table(("task", "episodes", *names), cells)
 
 
 PHYSICS = """# Physics
@@ -221,13 +221,7 @@ def _physics() -> str:
         ]  # fmt: skip
         cells.append(tuple(f"**{cell}**" for cell in shown) if setting[1:] == DEFAULT else tuple(shown))
     head = ("robot", "Newton steps", "contacts", "friction", "1 step: median / 90 %", "10 steps", "speed")
-    return PHYSICS + _table(head, cells)
-
-
-def results(name: str) -> list[dict[str, Any]]:
-    """Rows that a benchmark has left."""
-    path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return PHYSICS + table(head, cells)
 
 
 def _summary(cls: type) -> str:
@@ -252,7 +246,7 @@ def _fields(value: Any, only: type | None = None) -> str:
         for field in dataclasses.fields(value)
         if field.name in said
     ]
-    return _table(("field", "value", "meaning"), rows)
+    return table(("field", "value", "meaning"), rows)
 
 
 def _readings(env: Env) -> str:
@@ -264,7 +258,7 @@ def _readings(env: Env) -> str:
             if (match := re.fullmatch(pattern, name))
         )
         rows.append((f"`{name}`", f"{place.start}:{place.stop}", what, unit))
-    return _table(("name", "entries", "what", "unit"), rows)
+    return table(("name", "entries", "what", "unit"), rows)
 
 
 def _things(task: Task) -> str:
@@ -280,11 +274,6 @@ def _limits(model: Any, index: int) -> str:
         return "none"
     low, high = model.actuator_forcerange[index]
     return f"{low:g} to {high:g}"
-
-
-def _table(head: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(str(x) for x in line) + " |\n" for line in lines)
 
 
 def links(text: str) -> list[str]:

@@ -8,7 +8,9 @@ import jax
 import matplotlib.pyplot as plt
 
 import mjx_safety
-from docs.pages import DEFAULT, FAMILIES, KINDS, ROBOTS, results
+from docs import throughput
+from docs.pages import DEFAULT, FAMILIES, KINDS, ROBOTS
+from docs.tables import results
 from mjx_safety import Env, State
 from mjx_safety.objects import Box
 from mjx_safety.suite import TASKS
@@ -32,6 +34,7 @@ def draw(folder: Path) -> None:
             _save(folder / f"Point{level}.png", env, jax.jit(env.reset)(jax.random.key(2)), "fixedfar")
 
     _frontier(folder / "frontier.png")
+    throughput.draw(folder / "throughput.png")
 
 
 def _frontier(path: Path) -> None:

@@ -1,15 +1,21 @@
 """The throughput benchmark on a tiny setting: what it writes, and what it refuses."""
 
+import functools
 import json
 import math
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
 
-from benchmarks import c_mujoco, throughput
+import mjx_safety
+from benchmarks import c_mujoco, first_step, kernels, programs, throughput
+from benchmarks.programs import Program, Stepping
+from mjx_safety.suite import TASKS
 from tests.conftest import compiled
+from tests.toy_env import ToyEnv, ToyTask
 
 
 @pytest.fixture
@@ -32,27 +38,174 @@ def measure(output):
 
 
 @pytest.mark.slow
-def test_throughput_appends_one_line_per_measurement(measure):
-    rows = measure("--tasks", "PointGoal0") + measure("--tasks", "PointGoal1", "--no-training")
+def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
+    monkeypatch.setattr(first_step, "measure", lambda *_: {"first_step_s": 9.0, "first_step_cached_s": 2.0})
 
-    both = ["stepping", "no_auto_reset", "training", "c_mujoco", "stepping", "no_auto_reset", "c_mujoco"]
-    assert [row["benchmark"] for row in rows] == both
-    assert [row["task"] for row in rows] == 4 * ["PointGoal0"] + 3 * ["PointGoal1"]
+    rows = measure("--tasks", "PointGoal0", "--devices", "1", "--compile")
+    first, rows = rows[0], rows[1:]
+    rows += measure("--tasks", "PointGoal1", "--programs", "physics", "more_hazards")
+
+    everything = ["stepping", "no_auto_reset", "physics", "stepping_on_1", "training", "c_mujoco"]
+    assert [row["benchmark"] for row in rows] == [*everything, "stepping", "physics", "more_hazards"]
+    assert [row["task"] for row in rows] == 6 * ["PointGoal0"] + 3 * ["PointGoal1"]
+    assert (first["benchmark"], first["first_step_cached_s"]) == ("first_step", 2.0)
     for row in rows:
-        assert row["num_envs"] == 8
+        name = row["benchmark"]
         assert row["rounds"] == 2
         low, median, high = (row["env_steps_per_s" + end] for end in ("_min", "", "_max"))
         assert 0 < low <= median <= high < math.inf
         assert row["physics_steps_per_s"] == pytest.approx(10 * median)
-        assert row["compile_s"] > 0 or row["benchmark"] == "c_mujoco"
-        assert 0 < row["ratio_to_c_mujoco"] < math.inf
-        assert row["ratio_to_c_mujoco"] == 1 or row["benchmark"] != "c_mujoco"
-        assert (row["auto_reset_cost"] is not None) == (row["benchmark"] == "stepping")
+        assert name == "c_mujoco" or (row["compile_s"] > 0 and row["temp_bytes_per_env"] > 0)
+        assert ("kernels" in row) == (name in ("stepping", "more_hazards"))
+        assert (row["ratio_to_c_mujoco"] is not None) == (row["task"] == "PointGoal0")
+        assert 0 < row["ratio_to_physics"] < math.inf
+        assert row["ratio_to_stepping"] == 1 or name != "stepping"
+        assert (row["auto_reset_share"] is not None) == (name == "stepping" and row["task"] == "PointGoal0")
+    few, more = rows[-3], rows[-1]
+    assert more["state_bytes_per_env"] >= few["state_bytes_per_env"] + 10 * 2 * 4
+    for row in (first, *rows):
+        assert row["num_envs"] == 8
         assert row["cpu_count"] >= 1
         assert row["backend"] == jax.default_backend()
         assert row["versions"].keys() == {"python", "jax", "jaxlib", "mujoco", "mujoco-mjx", "mjx_safety"}
         assert row["versions"]["jax"] == jax.__version__
         assert row["date"].endswith("+00:00")
+
+
+def test_ratios_are_medians_within_rounds():
+    class Timed(Program):
+        def fill(self, seconds):
+            self.rates = iter({"stepping": [2.0, 9.0, 4.0], "no_auto_reset": [4.0, 10.0, 5.0]}[self.name])
+
+        def rate(self):
+            return next(self.rates)
+
+    timed = [Timed(name, 1, lambda _: None, {"fact": 1}) for name in ("stepping", "no_auto_reset")]
+    stepping, without = throughput.measure(timed, throughput.Args(rounds=3), frame_skip=10)
+
+    assert stepping["auto_reset_share"] == pytest.approx(0.2)
+    assert without["ratio_to_stepping"] == pytest.approx(1.25)
+    assert (stepping["env_steps_per_s"], without["env_steps_per_s"]) == (4.0, 5.0)
+    assert (stepping["ratio_to_physics"], without["auto_reset_share"]) == (None, None)
+    assert stepping["fact"] == 1
+
+
+@pytest.fixture
+def toy_stepping():
+    env = ToyEnv(ToyTask(num_steps=50))
+    states = jax.jit(lambda key: mjx_safety.AutoReset(env, 4).reset(key, stagger=True))(jax.random.key(0))
+    return Stepping(env, states)  # type: ignore[arg-type]
+
+
+def test_a_round_of_stepping_sees_the_bank_refilled_about_once(toy_stepping):
+    program = toy_stepping.with_reset("stepping")
+    before = jax.random.key_data(toy_stepping.states.bank.key)
+    program.work(2 * program.units)
+
+    assert program.units == 50
+    assert program.steps == 4
+    assert (jax.random.key_data(toy_stepping.states.bank.key) != before).any()
+    assert program.facts["state_bytes_per_env"] * 4 == sum(x.nbytes for x in jax.tree.leaves(toy_stepping.states))
+
+
+def test_what_is_never_reset_goes_back_to_where_stepping_has_come(toy_stepping):
+    seen = []
+
+    def step(state, _):
+        jax.debug.callback(seen.append, state.steps)
+        return state.replace(steps=state.steps + 1)
+
+    before = toy_stepping.states
+    toy_stepping._env = type("Counted", (ToyEnv,), {"step": staticmethod(step)})()
+    toy_stepping.without_reset("no_auto_reset").work(programs.SPAN + 3)
+    jax.effects_barrier()
+
+    lengths = np.array([*range(programs.SPAN), *range(3)])
+    assert sorted(map(int, seen)) == sorted(np.add.outer(before.steps, lengths).ravel().tolist())
+    assert toy_stepping.states is before
+
+
+@pytest.mark.slow
+def test_bare_physics_is_that_of_the_environment():
+    env = compiled("PointButton0")
+    states = env.resets(jax.random.split(jax.random.key(0), 3))
+    actions = jax.random.uniform(jax.random.key(1), (3, 2), jnp.float32, -1.0, 1.0)
+    start, step = programs.bare_physics(env.env)
+
+    state, motion, places = step(start(states), actions)
+
+    alike = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(alike, state, env.steps(states, actions).physics)
+    assert places["buttons"].shape == (3, 4, 2)
+    assert motion.forces.qacc.any()
+
+
+def test_ten_hazards_more_leave_the_rest_of_the_task():
+    for name in ("PointGoal0", "CarPush2"):
+        task, more = TASKS[name], programs.more_hazards(TASKS[name])
+        before, after = ({kind.name: kind for kind in t.objects} for t in (task, more))
+        assert after.pop("hazards").num == (before.pop("hazards").num if name == "CarPush2" else 0) + 10
+        assert before == after
+        assert (task.objective, task.extents) == (more.objective, more.extents)
+
+
+def test_kernels_are_counted_inside_and_outside_of_loops():
+    def program(x, steps):
+        def body(_, x):
+            x = jnp.sin(x) @ x  # two kernels
+            return jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: jnp.cos(x) @ x, x)
+
+        return jax.lax.fori_loop(0, steps, body, x)
+
+    text = """
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %sine = f32[8]{0} sine(%p)
+}
+
+%inner (i: (f32[8], /*index=1*/s32[])) -> (f32[8], s32[]) {
+  %i = (f32[8]{0}, s32[]) parameter(0)
+  %dot.1 = f32[8]{0:T(8)S(1)} dot(%i, %i), metadata={op_name="jit(f)/while/body"}
+  ROOT %tuple.2 = (f32[8]{0}, /*index=1*/s32[]) tuple(%dot.1, %i)
+}
+
+%less (i: (f32[8], s32[])) -> pred[] {
+  ROOT %fusion.1 = pred[] fusion(%i), kind=kLoop, calls=%fused
+}
+
+%parallel (p: f32[8]) -> f32[8] {
+  ROOT %fusion.2 = f32[8]{0} fusion(%p), kind=kLoop, calls=%fused
+}
+
+%body (c: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %call = f32[8]{0} call(%c), to_apply=%parallel
+  %copy-start = (f32[8]{0}, f32[8]{0}, u32[]) copy-start(%call)
+  %copy-done = f32[8]{0} copy-done(%copy-start)
+  %if = f32[8]{0} conditional(%c), branch_computations={%parallel, %parallel}
+  ROOT %while.1 = (f32[8]{0}, s32[]) while(%call), condition=%less, body=%inner
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %copy = f32[8]{0} copy(%x)
+  ROOT %while = (f32[8]{0}, s32[]) while(%copy), condition=%less, body=%body
+}
+"""
+    # Outside: the outer condition, the call, the copy and two branches. Inside: the inner condition and the dot.
+    assert kernels.of_loop(text) == (5, 2)
+
+    compiled = jax.jit(program).lower(jnp.ones((8, 8)), 3).compile()
+    outside, inside = kernels.of_loop(compiled.as_text())
+    assert 2 <= outside <= 12
+    assert 2 <= inside <= 12
+    with pytest.raises(ValueError, match="0 loops"):
+        kernels.of_loop(jax.jit(jnp.sin).lower(1.0).compile().as_text())
+
+
+@pytest.mark.slow
+def test_a_second_process_takes_the_first_step_from_the_cache():
+    seconds = first_step.measure("PointGoal0", 8)
+
+    assert 0 < seconds["first_step_cached_s"] < seconds["first_step_s"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +214,7 @@ def test_throughput_appends_one_line_per_measurement(measure):
         (["--tasks", "PointGaol1"], "Did you mean 'PointGoal1'"),
         (["--num-envs", "0"], "num_envs is 0"),
         (["--rounds", "0"], "rounds is 0"),
+        (["--devices", "64"], "devices is 64; there are 1. XLA_FLAGS=--xla_force_host_platform_device_count=N"),
         (["--round-seconds", "nan"], "round_seconds is nan"),
     ],
 )

@@ -1,0 +1,196 @@
+"""The page and the picture of the throughput benchmark, from the newest of its rows."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from benchmarks.programs import MORE_HAZARDS, SPAN, WARM_UP
+from benchmarks.throughput import short
+from docs.tables import results, table
+
+Row = dict[str, Any]
+
+ON_DEVICES = "stepping_on_"
+HEAD = f"""# Throughput
+
+Environment steps per second under random actions, medians over rounds. The programs of a task and batch size take turns
+and start from states that are {WARM_UP} steps old, each environment somewhere else in its episode; ratios are medians
+within rounds. Compile time is left out.
+
+![rate against batch size](pictures/throughput.png)
+
+- **stepping**: `AutoReset.step`. Every round is long enough for the bank of new layouts to be refilled about once.
+- **per env**: that rate divided by the number of environments.
+- **of the physics**: stepping relative to the physics alone: the same models and physics steps, without observations,
+  rewards, costs, goals and resets. As these robots are never reset, they go back to where stepping has come every
+  {SPAN} steps.
+- **resets**: share of stepping's time that is not spent where there is no auto-reset, from the same states.
+- **more hazards**: the task with {MORE_HAZARDS} more hazards, relative to stepping.
+- **training**: the trainer's compiled update, acting and learning.
+- **x C MuJoCo**: stepping relative to C MuJoCo's bare physics in float64 on all cores.
+- **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
+- **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
+  is something to do. Those in a loop count once.
+- **first step**: seconds from a task's id to its first step in a fresh process, device started; and again in a second
+  process, with JAX's persistent compilation cache from the first (`JAX_COMPILATION_CACHE_DIR`).
+- **devices**: stepping on so many of them, each with a batch of that size, relative to one.
+
+Every number is measured by `python -m benchmarks.throughput` with
+
+"""
+COMMANDS = (
+    (
+        "share of the physics, of resets",
+        "--tasks PointGoal1 CarGoal1 DoggoGoal1 PointButton2 CarPush2 --num-envs 1024 --programs no_auto_reset physics",
+    ),
+    (
+        "growth with the batch and with hazards",
+        "--tasks PointGoal1 --num-envs 256 1024 2048 4096 --programs more_hazards",
+    ),
+    ("training, C MuJoCo", "--tasks PointGoal1 PointGoal2 --num-envs 256 1024 --programs training c_mujoco"),
+    ("memory, kernels, first step", "--tasks PointGoal1 --num-envs 1024 --programs --compile"),
+    ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2 4"),
+    (
+        "a GPU, within 8 minutes",
+        "--tasks PointGoal1 --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 --compile",
+    ),
+)
+
+
+def page() -> str:
+    """docs/throughput.md without its first line."""
+    rows = newest(results("throughput"))
+    devices = list(dict.fromkeys(row["device"] for row in rows))
+    sections = [_section(device, [row for row in rows if row["device"] == device]) for device in devices]
+    return (
+        HEAD
+        + table(("measures", "options"), [(what, f"`{options}`") for what, options in COMMANDS])
+        + "\n`XLA_FLAGS=--xla_force_host_platform_device_count=4` before the command splits a CPU into devices.\n"
+        "Results are appended to `benchmarks/results/throughput.jsonl`; the newest of each are below.\n\n"
+        + "\n".join(sections)
+    )
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each task, benchmark, batch size and device, tasks and batch sizes in order."""
+    last = {}
+    for row in sorted(rows, key=lambda row: row["date"]):
+        last[tuple(row[name] for name in ("task", "benchmark", "num_envs", "device"))] = row
+    return sorted(last.values(), key=lambda row: (row["device"], row["task"], row["num_envs"]))
+
+
+def draw(path: Path) -> None:
+    """Rate against batch size: stepping and training, by task and device."""
+    rows = [row for row in newest(results("throughput")) if row["benchmark"] in ("stepping", "training")]
+    lines = {}
+    for row in rows:
+        lines.setdefault((row["device"], row["task"]), {}).setdefault(row["benchmark"], []).append(row)
+    figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for i, ((device, task), benchmarks) in enumerate(lines.items()):
+        for name, points in benchmarks.items():
+            axis.plot(
+                [row["num_envs"] for row in points],
+                [row["env_steps_per_s"] for row in points],
+                color=f"C{i % 10}",
+                marker="o",
+                linestyle="-" if name == "stepping" else "--",
+                label=f"{task}, {name}, {device}",
+            )
+    axis.set(xscale="log", yscale="log", xlabel="environments", ylabel="environment steps per second")
+    axis.set_xticks(sizes := sorted({row["num_envs"] for row in rows}), [str(size) for size in sizes])
+    axis.xaxis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _section(device: str, rows: list[Row]) -> str:
+    groups: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["num_envs"]), {})[row["benchmark"]] = row
+    tables = [
+        _shown(groups, ("stepping", "per env", "of the physics", "resets", "more hazards"), _rates),
+        _shown(groups, ("training", "x C MuJoCo"), _beside),
+        _shown(groups, ("state", "temporaries", "kernels", "in loops", "first step", "cached"), _compiled),
+        _shown(groups, ("devices",), _devices),
+    ]
+    return "\n".join([f"## {device}\n", *filter(None, tables), _measured(rows)])
+
+
+def _shown(groups: dict[tuple[str, int], dict[str, Row]], head: tuple[str, ...], cells: Any) -> str:
+    """A table of all tasks and batch sizes of which there is something to show."""
+    lines = [(f"`{task}`", num_envs, *cells(by)) for (task, num_envs), by in groups.items()]
+    lines = [line for line in lines if any(line[2:])]
+    return table(("task", "envs", *head), lines) if lines else ""
+
+
+def _rates(by: dict[str, Row]) -> tuple[str, ...]:
+    stepping = by.get("stepping")
+    if not stepping:
+        return ()
+    physics, without = _stepping_to(by, "physics"), _stepping_to(by, "no_auto_reset")
+    low, high = (short(stepping[f"env_steps_per_s_{end}"]) for end in ("min", "max"))
+    rate = stepping["env_steps_per_s"]
+    return (
+        f"{short(rate)} ({low} to {high})",
+        f"{rate / stepping['num_envs']:.0f}",
+        _number(physics, "{:.2f}"),
+        _number(None if without is None else 1.0 - without, "{:.1%}"),
+        _number(by.get("more_hazards", {}).get("ratio_to_stepping"), "{:.2f}"),
+    )
+
+
+def _beside(by: dict[str, Row]) -> tuple[str, ...]:
+    training = by.get("training")
+    return (
+        short(training["env_steps_per_s"]) if training else "",
+        _number(_stepping_to(by, "c_mujoco"), "{:.1f}"),
+    )
+
+
+def _compiled(by: dict[str, Row]) -> tuple[str, ...]:
+    stepping, first = by.get("stepping", {}), by.get("first_step", {})
+    return (
+        _number(stepping.get("state_bytes_per_env"), "{:,.0f} B"),
+        _number(stepping.get("temp_bytes_per_env"), "{:,.0f} B"),
+        _number(stepping.get("kernels"), "{:,}"),
+        _number(stepping.get("kernels_in_loops"), "{:,}"),
+        _number(first.get("first_step_s"), "{:.1f} s"),
+        _number(first.get("first_step_cached_s"), "{:.1f} s"),
+    )
+
+
+def _devices(by: dict[str, Row]) -> tuple[str, ...]:
+    shown = {
+        int(name.removeprefix(ON_DEVICES)): row["ratio_to_stepping"]
+        for name, row in by.items()
+        if name.startswith(ON_DEVICES)
+    }
+    return (", ".join(f"{number}: {shown[number]:.2f}" for number in sorted(shown)),)
+
+
+def _stepping_to(by: dict[str, Row], name: str) -> float | None:
+    """Stepping relative to another program, from that one's row: stepping may have been measured again without it."""
+    ratio = by.get(name, {}).get("ratio_to_stepping")
+    return None if ratio is None else 1.0 / ratio
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _measured(rows: list[Row]) -> str:
+    """What was measured when and with what, one line for each commit."""
+    commits: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items() if version)
+        machine = f"{row['cpu_count']} cores, {row['machine']}"
+        commits.setdefault((f"`{row['commit']}`", versions, machine), []).append(row)
+    lines = []
+    for (commit, versions, machine), measured in commits.items():
+        what = ", ".join(sorted({f"{row['task']} x {row['num_envs']}" for row in measured}))
+        lines.append((commit, max(row["date"] for row in measured)[:10], what, machine, versions))
+    return table(("commit", "date", "measured", "machine", "versions"), lines)
