@@ -195,7 +195,9 @@ def _detail(rows: list[Row]) -> str:
         rate = f"{np.mean([row['train']['cost_rate'] for row in runs]):.4f}"
         known = [row["last_quarter_cost"] for row in runs if row["last_quarter_cost"] is not None]
         last = _iqm(known) if known else ""
-        speed = f"{np.mean([row['steps_per_second'] for row in runs]):,.0f}"
+        # Rows of a machine that was busy have none.
+        speeds = [row["steps_per_second"] for row in runs if "steps_per_second" in row]
+        speed = f"{np.mean(speeds):,.0f}" if speeds else ""
         start = name, preset, f"{cost_limit:g}", f"{steps:.3g}", str(len(runs))
         table.append((*start, end, rate, last, *evaluated, speed, runs[-1]["commit"] or ""))
     header = ("method", "preset", "limit", "steps", "seeds", "end of training", "cost rate", "cost of the last quarter")
