@@ -57,13 +57,13 @@ def begin(env: Env, num_envs: int) -> TrainState:
     return compile_on(make_mesh(1, 1), Trainer(env, config)).init(*make_fleet(config))
 
 
-def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[list[Program], VecState]:
-    """Random actions with auto-reset; and without it, each time from where the former has come to.
+def stepping(name: str, name_without: str | None, env: Env, states: VecState) -> tuple[list[Program], VecState]:
+    """Random actions with auto-reset; and, if it is named, without it, each time from where the former has come to.
 
     Robots that are never reset wander away from everything that they could touch, and step faster there.
 
     Returns:
-      The two programs, and the states after `WARM_UP` steps.
+      The programs, and the states after `WARM_UP` steps.
     """
     num_envs = len(states.reward)
 
@@ -83,7 +83,6 @@ def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[
         return State(**{field.name: getattr(states, field.name) for field in dataclasses.fields(State)})
 
     with_reset, with_reset_s = compiled(AutoReset(env, num_envs).step, states)
-    without_reset, without_reset_s = compiled(jax.vmap(env.step), plain(states))
     carry = with_reset((states, jax.random.key(0)), jnp.int32(WARM_UP))
     warm = carry[0]
 
@@ -91,14 +90,15 @@ def stepping(name: str, name_without: str, env: Env, states: VecState) -> tuple[
         nonlocal carry
         carry = jax.block_until_ready(with_reset(carry, jnp.int32(units)))
 
-    def work_without(units: int) -> None:
-        states, key = carry
-        jax.block_until_ready(without_reset((plain(states), key), jnp.int32(units)))
+    timed = [Program(name, num_envs, work, with_reset_s)]
+    if name_without is not None:
+        without_reset, without_reset_s = compiled(jax.vmap(env.step), plain(states))
 
-    timed = [
-        Program(name, num_envs, work, with_reset_s),
-        Program(name_without, num_envs, work_without, without_reset_s),
-    ]
+        def work_without(units: int) -> None:
+            states, key = carry
+            jax.block_until_ready(without_reset((plain(states), key), jnp.int32(units)))
+
+        timed.append(Program(name_without, num_envs, work_without, without_reset_s))
     return timed, warm
 
 
