@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,7 +106,7 @@ class Args:
     num_envs: int = 1024
     """Batch size of ours; training takes its preset's."""
     crax_num_envs: int = 128
-    """Batch size of CRAX, which gains nothing from larger ones on a CPU."""
+    """Batch size of CRAX."""
     rounds: int = 5
     """Timed rounds of each program, taken in turn."""
     round_seconds: float = 5.0
@@ -115,7 +114,7 @@ class Args:
     training_rounds: int = 2
     """The same of training, each an epoch of OmniSafe's."""
     epoch_steps: int = 20_000
-    """Environment steps of OmniSafe's epochs, by default its own; it descends more per step in shorter ones."""
+    """Environment steps of OmniSafe's epochs, by default its own: their length changes how much it learns per step."""
     environments: Path = Path("build/peers")
     """Directory of the peers' virtual environments; those that are complete are not made again."""
     python: str = sys.executable
@@ -257,13 +256,11 @@ class Worker:
 
     Attributes:
       ready: what it said of itself: num_envs, physics_steps of an environment step, timestep in s, and versions.
-      setup_s: seconds until it was ready.
     """
 
     def __init__(self, job: Job, python: Path, directory: Path):
         """Start it, in a directory for what it writes; raises Missing if it does not get ready."""
         self._log = directory / "log"
-        start = time.perf_counter()
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [str(python), "-I", "-W", "ignore", str(WORKER), *job.arguments],
@@ -274,7 +271,6 @@ class Worker:
                 cwd=directory,
             )
         self.ready = self._answer()
-        self.setup_s = time.perf_counter() - start
 
     def rate(self, seconds: float) -> float:
         """Environment steps per second of one round of at least so many seconds; raises Missing."""
@@ -328,24 +324,22 @@ def measure(ours: Ours, jobs: list[Job], pythons: dict[str, Path | Missing], rou
                 missing[job.name] = error
         for _ in range(rounds):
             mine.append(ours.program.rate())
-            for name in workers.keys() - missing.keys():
+            for name in [name for name in workers if name not in missing]:
                 try:
                     rates[name].append(workers[name].rate(seconds))
                 except Missing as error:
                     missing[name] = error
     said = {"num_envs": ours.num_envs, "physics_steps": ours.physics_steps, "timestep": TIMESTEP, "versions": None}
-    rows = [row(ours.program.name, said, ours.program.compile_s, mine, mine, ours.physics_steps)]
+    rows = [row(ours.program.name, said, mine, mine, ours.physics_steps)]
     for name, theirs in rates.items():
         if name in missing:
             rows.append({"benchmark": name, "missing": str(missing[name])})
         else:
-            rows.append(row(name, workers[name].ready, workers[name].setup_s, theirs, mine, ours.physics_steps))
+            rows.append(row(name, workers[name].ready, theirs, mine, ours.physics_steps))
     return rows
 
 
-def row(
-    name: str, said: dict[str, Any], setup_s: float, rates: list[float], ours: list[float], physics_steps: int
-) -> Row:
+def row(name: str, said: dict[str, Any], rates: list[float], ours: list[float], physics_steps: int) -> Row:
     """What a program did beside ours, whose environment steps are so many physics steps."""
     ratio = statistics.median(a / b for a, b in zip(ours, rates, strict=True))
     return {
@@ -359,7 +353,6 @@ def row(
         "physics_timestep_s": said["timestep"],
         "ours_to_it": ratio,
         "ours_to_it_physics": ratio * physics_steps / said["physics_steps"],
-        "setup_s": setup_s,
         "rounds": len(rates),
         "peer_versions": said["versions"],
     }
