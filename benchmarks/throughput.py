@@ -96,11 +96,16 @@ def check(args: Args) -> None:
         raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
     for task in args.tasks:
         mjx_safety.make(task)
+    check_output(args.output)
+
+
+def check_output(path: Path) -> None:
+    """Raise OSError unless lines can be appended to the file."""
     try:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.open("a").close()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
     except OSError as error:
-        raise type(error)(f"cannot write to {args.output}: {error.strerror}") from None
+        raise type(error)(f"cannot write to {path}: {error.strerror}") from None
 
 
 def run(args: Args, console: Console) -> list[dict[str, Any]]:
