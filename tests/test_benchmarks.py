@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -202,10 +203,21 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 
 
 @pytest.mark.slow
-def test_first_steps_are_timed_in_processes_of_their_own():
+def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
+    run, cached = first_step.subprocess.run, []
+
+    def watched(command, **settings):
+        result = run(command, **settings)
+        programs = pathlib.Path(settings["env"]["JAX_COMPILATION_CACHE_DIR"]).glob("*-cache")
+        cached.append({path.name for path in programs})
+        return result
+
+    monkeypatch.setattr(first_step.subprocess, "run", watched)
     seconds = first_step.measure("PointGoal0", 8)
 
     assert min(seconds["first_step_cached_s"], seconds["first_step_s"]) > 0
+    assert {name.split("-")[0] for name in cached[0]} >= {"jit_reset", "jit_step"}
+    assert cached[1] == cached[0]  # nothing had to be compiled
 
 
 @pytest.mark.parametrize(
