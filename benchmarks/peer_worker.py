@@ -31,10 +31,7 @@ def main() -> None:
 
 def safety_gymnasium(task: str, _: int) -> None:
     """Random actions in one environment and one process."""
-    import safety_gymnasium
-
-    env = safety_gymnasium.make(task)
-    env.reset(seed=0)
+    env = made(task)
     env.action_space.seed(0)
 
     def work() -> int:
@@ -43,9 +40,7 @@ def safety_gymnasium(task: str, _: int) -> None:
             env.reset()
         return 1
 
-    simulation = env.unwrapped.task
-    steps = simulation.sim_conf.frameskip_binom_n
-    ready(1, steps, float(simulation.model.opt.timestep), "safety-gymnasium", "gymnasium", "mujoco", "numpy")
+    ready(1, *physics(env), "safety-gymnasium", "gymnasium", "mujoco", "numpy")
     serve(work)
 
 
@@ -53,9 +48,6 @@ def safety_gymnasium_vector(task: str, processes: int) -> None:
     """Random actions in a process for each environment, all stepped at once, each reset by its own process."""
     import safety_gymnasium
 
-    simulation = safety_gymnasium.make(task)
-    simulation.reset(seed=0)
-    simulation = simulation.unwrapped.task
     env = safety_gymnasium.vector.make(task, num_envs=processes, asynchronous=True)
     env.reset(seed=0)
     env.action_space.seed(0)
@@ -64,8 +56,7 @@ def safety_gymnasium_vector(task: str, processes: int) -> None:
         env.step(env.action_space.sample())
         return processes
 
-    steps = simulation.sim_conf.frameskip_binom_n
-    ready(processes, steps, float(simulation.model.opt.timestep), "safety-gymnasium", "gymnasium", "mujoco", "numpy")
+    ready(processes, *physics(made(task)), "safety-gymnasium", "gymnasium", "mujoco", "numpy")
     serve(work)
     env.close()
 
@@ -121,7 +112,7 @@ def omnisafe(task: str, epoch_steps: int) -> None:
         start = time.perf_counter()
 
     logger.dump_tabular = answer_and_wait
-    ready(1, 10, 0.002, "omnisafe", "safety-gymnasium", "torch", "mujoco", "numpy")
+    ready(1, *physics(made(task)), "omnisafe", "safety-gymnasium", "torch", "mujoco", "numpy")
     if next(requests, None) is not None:
         start = time.perf_counter()
         agent.learn()
@@ -130,6 +121,21 @@ def omnisafe(task: str, epoch_steps: int) -> None:
 WORKERS: dict[str, Callable[[str, int], None]] = {
     work.__name__: work for work in (safety_gymnasium, safety_gymnasium_vector, crax, omnisafe)
 }
+
+
+def made(task: str) -> Any:
+    """An environment of safety-gymnasium, reset."""
+    import safety_gymnasium
+
+    env = safety_gymnasium.make(task)
+    env.reset(seed=0)
+    return env
+
+
+def physics(env: Any) -> tuple[int, float]:
+    """Physics steps of an environment step of safety-gymnasium, and their seconds."""
+    simulation = env.unwrapped.task
+    return simulation.sim_conf.frameskip_binom_n, float(simulation.model.opt.timestep)
 
 
 def ready(num_envs: int, physics_steps: int, timestep: float, *packages: str) -> None:

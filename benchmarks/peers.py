@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +30,12 @@ from rich.table import Table
 import mjx_safety
 from agents import preset
 from agents.config import choose
+from agents.run_directory import append_rows
 from benchmarks import programs
 from benchmarks.programs import Program
-from benchmarks.throughput import check_output, circumstances, load_average
+from benchmarks.throughput import check_output, circumstances, moment
 from mjx_safety import Env
+from mjx_safety.scene import robot_model
 
 STEPPING, TRAINING = "stepping", "training"
 SAFETY_GYMNASIUM, CRAX, OMNISAFE = "safety_gymnasium", "crax", "omnisafe"
@@ -43,7 +44,6 @@ TASKS = tuple(
     f"{robot}{goal}{i}" for robot in ("Point", "Car", "Doggo") for goal in ("Goal", "Button", "Push") for i in range(3)
 )
 CRAX_BESIDE, CRAX_TASK = "PointGoal1", "safe_goal_point"
-TIMESTEP = 0.002  # seconds of a physics step of ours
 Row = dict[str, Any]
 WORKER = Path(__file__).parent / "peer_worker.py"
 
@@ -167,32 +167,37 @@ def run(args: Args, console: Console) -> list[Row]:
         pythons[name] = environment(PEERS[name], args.environments / name, args.python)
     for task, train in [(task, False) for task in args.tasks] + [(task, True) for task in args.training_tasks]:
         console.print(f"{task}: compiling {TRAINING if train else STEPPING} ...")
-        now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": load_average()}
+        now = moment()
         env = mjx_safety.make(task)
         ours = training(env) if train else stepping(env, args.num_envs)
         ours.program.fill(args.round_seconds)
         rounds = args.training_rounds if train else args.rounds
         new = measure(ours, jobs(task, train, args), pythons, rounds, args.round_seconds)
         new = [{"task": task} | row | now | where for row in new]
-        with args.output.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in new)
+        append_rows(args.output, new)
         rows += new
     return rows
 
 
 class Ours(NamedTuple):
-    """A program of ours, its environments, and physics steps of an environment step."""
+    """A program of ours, its environments, physics steps of an environment step, and their seconds."""
 
     program: Program
     num_envs: int
     physics_steps: int
+    timestep: float
+
+    @classmethod
+    def of(cls, program: Program, env: Env, num_envs: int) -> "Ours":
+        """A program that steps so many of an environment."""
+        return cls(program, num_envs, env.task.frame_skip, float(robot_model(env.task.robot).opt.timestep))
 
 
 def stepping(env: Env, num_envs: int) -> Ours:
     """Random actions with auto-reset, some way into the episodes."""
     agent = programs.begin(env, num_envs)
     program = programs.Stepping(env, jax.tree.map(lambda x: x[0, 0], agent.env)).with_reset(STEPPING)
-    return Ours(program, num_envs, env.task.frame_skip)
+    return Ours.of(program, env, num_envs)
 
 
 def training(env: Env) -> Ours:
@@ -200,7 +205,7 @@ def training(env: Env) -> Ours:
     num_envs = preset().num_envs
     program = programs.training(TRAINING, env, programs.begin(env, num_envs))
     program.work(math.ceil(programs.WARM_UP * num_envs / program.steps))
-    return Ours(program, num_envs, env.task.frame_skip)
+    return Ours.of(program, env, num_envs)
 
 
 class Job(NamedTuple):
@@ -329,7 +334,7 @@ def measure(ours: Ours, jobs: list[Job], pythons: dict[str, Path | Missing], rou
                     rates[name].append(workers[name].rate(seconds))
                 except Missing as error:
                     missing[name] = error
-    said = {"num_envs": ours.num_envs, "physics_steps": ours.physics_steps, "timestep": TIMESTEP, "versions": None}
+    said = ours._asdict() | {"versions": None}
     rows = [row(ours.program.name, said, mine, mine, ours.physics_steps)]
     for name, theirs in rates.items():
         if name in missing:

@@ -10,7 +10,6 @@ command for each.
 
 import dataclasses
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mjx_safety
+from agents.run_directory import append_rows
 from benchmarks import c_mujoco, first_step, programs
 from benchmarks.programs import Program
 from mjx_safety import Env
@@ -37,6 +37,7 @@ Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "c_mujo
 STEPPING = "stepping"
 NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, C_MUJOCO = get_args(Beside)
 FIRST_STEP = "first_step"
+ON_DEVICES = f"{STEPPING}_on_"  # and how many
 PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "mjx_safety"
 
 
@@ -116,14 +117,13 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
         env = mjx_safety.make(task)
         reference = [Program(C_MUJOCO, *c_mujoco.rollouts(env))] if C_MUJOCO in args.programs else []
         for num_envs in args.num_envs:
-            now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": load_average()}
+            now = moment()
             new = []
             if args.compile and num_envs == args.num_envs[0]:
                 new.append({"benchmark": FIRST_STEP} | first_step.measure(task, num_envs))
             new += measure([*compiled(env, num_envs, args), *reference], args, env.task.frame_skip)
             new = [{"task": task, "num_envs": num_envs} | row | now | where for row in new]
-            with args.output.open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in new)
+            append_rows(args.output, new)
             rows += new
     return rows
 
@@ -141,16 +141,11 @@ def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
         other = Env(programs.more_hazards(env.task))
         states = jax.tree.map(lambda x: x[0, 0], programs.begin(other, num_envs).env)
         timed.append(programs.Stepping(other, states).with_reset(MORE_HAZARDS))
-    timed += [stepping.on_devices(on_devices(number), number) for number in args.devices]
+    timed += [stepping.on_devices(f"{ON_DEVICES}{number}", number) for number in args.devices]
     if TRAINING in args.programs:
         agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None, None], stepping.states))
         timed.append(programs.training(TRAINING, env, agent))
     return timed
-
-
-def on_devices(number: int) -> str:
-    """The name of stepping on so many devices."""
-    return f"{STEPPING}_on_{number}"
 
 
 def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str, Any]]:
@@ -203,6 +198,11 @@ def circumstances() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: installed.get(name) for name in PACKAGES},
         "commit": git or None,
     }
+
+
+def moment() -> dict[str, Any]:
+    """When a measurement begins, and how busy the machine is then."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_before": load_average()}
 
 
 def load_average() -> tuple[float, ...] | None:

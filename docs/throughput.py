@@ -7,12 +7,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.programs import MORE_HAZARDS, SPAN, WARM_UP
-from benchmarks.throughput import short
+from benchmarks.throughput import ON_DEVICES, short
 from docs.tables import results, table
 
 Row = dict[str, Any]
 
-ON_DEVICES = "stepping_on_"
 HEAD = f"""# Throughput
 
 Environment steps per second under random actions, medians over rounds. The programs of a task and batch size take turns

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.programs import Program
+from mjx_safety import make
 
 # A stand-in of safety_gymnasium whose episodes last 3 steps, and which prints where the answers go.
 STAND_IN = """
@@ -66,7 +67,7 @@ def stand_in(tmp_path, monkeypatch):
 def ours(monkeypatch):
     """Stands in for our programs: 1000 steps in a millisecond."""
     program = Program("stepping", 1000, lambda units: time.sleep(0.001 * units))
-    monkeypatch.setattr(peers, "stepping", lambda env, num_envs: peers.Ours(program, num_envs, 10))
+    monkeypatch.setattr(peers, "stepping", lambda env, num_envs: peers.Ours(program, num_envs, 10, 0.002))
 
 
 @pytest.fixture
@@ -89,6 +90,7 @@ def test_rounds_of_peers_are_counted_beside_ours(measure, ours, stand_in):
     assert list(rows) == ["stepping", "safety_gymnasium", "safety_gymnasium_vector"]
     assert rows["stepping"]["num_envs"] == 64
     assert rows["stepping"]["ours_to_it"] == 1
+    assert rows["stepping"]["physics_timestep_s"] == 0.002
     assert rows["safety_gymnasium"]["num_envs"] == 1
     for row in rows.values():
         assert row["task"] == "PointGoal2"
@@ -101,6 +103,13 @@ def test_rounds_of_peers_are_counted_beside_ours(measure, ours, stand_in):
     assert peer["ours_to_it_physics"] == pytest.approx(2 * peer["ours_to_it"])
     assert peer["physics_timestep_s"] == 0.004
     assert peer["peer_versions"].keys() == {"safety-gymnasium", "gymnasium", "mujoco", "numpy"}
+
+
+def test_physics_steps_of_ours_last_as_long_as_the_robot_s():
+    program = Program("stepping", 1000, lambda _: None)
+
+    for task, timestep in (("PointGoal1", 0.002), ("CarGoal2", 0.004), ("DoggoGoal2", 0.01)):
+        assert peers.Ours.of(program, make(task), 8) == (program, 8, 10, timestep)
 
 
 def test_a_peer_that_fails_is_reported_and_stops_no_other(measure, ours, stand_in, capsys):
