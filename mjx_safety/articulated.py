@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, contact, scene, spatial
+from mjx_safety import collide, contact, scene, short, spatial
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle
-from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, rotate, scale, total
+from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, rotate, scale
 
 GRAVITY = 9.81
 DOFS = 3  # of a limb
@@ -517,12 +517,12 @@ class Articulated:
             )
             inertia, wrench, step = keep((inertia, wrench, step))
             steps.append(step)
-        root_inertia = inertias[:, :, 0] + total(inertia * (1 - self._starts), 2)
-        root_wrench = wrenches[:, 0] + total(wrench * (1 - self._starts), 1)
+        root_inertia = inertias[:, :, 0] + short.sum(inertia * (1 - self._starts), 2)
+        root_wrench = wrenches[:, 0] + short.sum(wrench * (1 - self._starts), 1)
         if self._waist is not None:
             rear, rear_wrench, waist_step = spatial.eliminate(
-                inertias[:, :, 1] + total(inertia * self._starts, 2),
-                wrenches[:, 1] + total(wrench * self._starts, 1),
+                inertias[:, :, 1] + short.sum(inertia * self._starts, 2),
+                wrenches[:, 1] + short.sum(wrench * self._starts, 1),
                 self._waist_motion,
                 torques.waist,
                 stiff[0],
@@ -530,14 +530,14 @@ class Articulated:
             )
             root_inertia, root_wrench = root_inertia + rear, root_wrench + rear_wrench
         root_inertia, root_wrench = keep((root_inertia, root_wrench))
-        root = keep(jnp.stack(spatial.solve6(root_inertia, -root_wrench)))
+        root = keep(jnp.stack(spatial.solve(root_inertia, -root_wrench)))
         base, waist = root[:, None], jnp.zeros_like(root[0])
         if self._waist is not None:
-            waist = waist_step[1] - total(waist_step[0] * root, 0)
+            waist = waist_step[1] - short.sum(waist_step[0] * root, 0)
             base = base + (self._waist_motion * waist)[:, None] * self._starts
         limbs = []
         for (column, rest), motion in zip(reversed(steps), system.motions, strict=True):
-            limbs.append(rest - total(column * base, 0))
+            limbs.append(rest - short.sum(column * base, 0))
             base = base + motion * limbs[-1]
         return Joints(root, waist, jnp.stack(limbs))
 
@@ -601,7 +601,7 @@ class Articulated:
         rows += [[*axis, *[jnp.zeros_like(candidates.dist)] * 3] for axis in directions]
         rows = jnp.stack([jnp.stack(row) for row in rows[: 1 + len(self._friction)]])
         spring, damping = contact.spring(self.timestep)
-        reference = damping * total(rows * _at_contacts(self._body_twists(system, rates), owners), 1)
+        reference = damping * short.sum(rows * _at_contacts(self._body_twists(system, rates), owners), 1)
         touch = Touch(
             rows=rows,
             stiffness=contact.edge_stiffness(candidates.dist, _at_contacts(self._weight, owners)),
@@ -625,7 +625,7 @@ class Articulated:
 
     def _edges(self, touch: Touch, twists: jax.Array):
         """What the contacts' edges do at accelerations of the bodies at them `twists` [6, contacts, envs]."""
-        along = keep(total(touch.rows * twists, 1) + touch.reference)
+        along = keep(short.sum(touch.rows * twists, 1) + touch.reference)
         return contact.edges(along, touch.stiffness, self._friction)
 
     def _settle(self, system: System, bias, torques: Joints, touch: Touch, owners, limit, acc: Joints, iterations: int):
@@ -635,10 +635,10 @@ class Articulated:
         def newton(_, acc):
             twists = keep(self._body_twists(system, acc))
             forces, steep, mixed, own = self._edges(touch, _at_contacts(twists, owners))
-            wrenches = total(system.inertias * twists, 1) + bias
-            wrenches = wrenches - self._per_body(total(touch.rows * forces[:, None], 0), owners)
-            aslant = keep(total(mixed[:, None] * others, 0) + 0.5 * steep * normal)
-            added = total(own[:, None, None] * others[:, :, None] * others[:, None], 0)
+            wrenches = short.sum(system.inertias * twists, 1) + bias
+            wrenches = wrenches - self._per_body(short.sum(touch.rows * forces[:, None], 0), owners)
+            aslant = keep(short.sum(mixed[:, None] * others, 0) + 0.5 * steep * normal)
+            added = short.sum(own[:, None, None] * others[:, :, None] * others[:, None], 0)
             added = added + normal[:, None] * aslant + aslant[:, None] * normal
             added, wrenches = keep((self._per_body(added, owners), wrenches))
 
@@ -786,7 +786,7 @@ class Articulated:
             ]
             square = square + (jnp.stack(site)[:, None] - at[i]) ** 2
         inside = inside & (square < self._site_radius[:, None, None] ** 2)
-        return total(jnp.where(inside, forces[0], 0.0), 1)
+        return short.sum(jnp.where(inside, forces[0], 0.0), 1)
 
     def touching(self, qpos: jax.Array, places: tuple) -> tuple[jax.Array, ...]:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""

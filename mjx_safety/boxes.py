@@ -1,15 +1,15 @@
 """Light boxes that robots push: vases, gremlins, the push box; six degrees of freedom and MuJoCo's soft contacts.
 
 A vase weighs 8 mg, the lightest robot 5 g. So the robot moves first, as prescribed, and the boxes react; what they do
-to the robot is returned for the caller to use. Each box that matters is solved on its own six accelerations: gravity,
-contacts with the floor, the robot, fixed obstacles and other boxes, and the weld that draws a gremlin along, in
-MuJoCo's formulas (`contact`), minimised by Newton's method. What is simplified beside MuJoCo: boxes and cylinders meet
-in at most four points; turning and rolling friction (0.005 and 0.0001 m; 0.01 for the Point's sphere) is left out.
+to the robot is returned for the caller to use. The push box weighs more: the Point is solved together with it. Each box
+that matters has its own six accelerations, under gravity, contacts with the floor, the robot, fixed obstacles and other
+boxes, and the weld that draws a gremlin along, in MuJoCo's formulas (`contact`), found by Newton's method (`newton`).
+What is simplified beside MuJoCo: boxes and cylinders meet in at most four points; turning and rolling friction (0.005
+and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
 Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs].
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -18,14 +18,13 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, collide_box, contact, spatial
+from mjx_safety import collide, collide_box, contact, newton, short, spatial
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Shape
-from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, rotate, scale, total
+from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
-TOLERANCE = 1e-4  # relative change of the accelerations at which Newton's method has converged
 NEAR = 6  # contacts a box can have at once with the robot and obstacles
 HEAVY = 0.01  # of the robot's mass: heavier boxes are solved together with it
 REST = 5e-5  # m/s, rad/s: slower boxes lie still; half of the least speed that costs anything
@@ -112,41 +111,31 @@ class _Moving(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """What the accelerations of the boxes minimise; all over a box's mass.
+    """What the accelerations of the boxes minimise, the linear ones first; all over a box's mass.
 
     Attributes:
-      directions: of every contact, the normal and those of sliding.
-      arm: from the box's centre to it.
-      offset: what the accelerations along the directions have to reach, its sign turned [3, contacts, slots, envs].
-      stiffness: of its edges.
+      system: of six accelerations, [..., slots, envs].
       paired: which contacts are between two slots.
-      their_arm: from the other box's centre to those; empty where there are none.
-      inertia: 6 by 6, linear part first.
-      smooth: accelerations without any constraint.
-      weld: rows of a gremlin's weld, each on one of the six accelerations: factor, reference and stiffness.
+      theirs: rows of those for the other box's accelerations; None where there are none.
+      bound: factor on the Hessian for every contact, see `along`.
     """
 
-    directions: list[Vec]
-    arm: Vec
-    offset: jax.Array
-    stiffness: jax.Array
+    system: newton.System
     paired: slice
-    their_arm: Vec
-    inertia: Mat
-    smooth: list
-    weld: list[tuple]
+    theirs: jax.Array | None
+    bound: Any
 
+    def along(self, acc: jax.Array) -> jax.Array:
+        """Accelerations along the contacts' directions, beyond the reference.
 
-class Reaction(NamedTuple):
-    """What boxes do to the robot's root, which itself accelerates by a: push - added (a' - a), should it be a' instead.
-
-    Attributes:
-      push: float32 [6], force in N, and torque about the root's origin in N m, world axes.
-      added: float32 [6, 6], mass that the boxes add to the robot's; 0 for boxes that it hardly feels.
-    """
-
-    push: jax.Array
-    added: jax.Array
+        The other boxes' accelerations are those of the iteration before: twice the block of a pair bounds the coupled
+        Hessian, so that the blocks can be solved one by one.
+        """
+        along = self.system.contacts.along(acc)
+        if self.theirs is None:
+            return along
+        others = jnp.stack([_spread(x, self.paired) for x in acc])
+        return along - _padded(short.sum(self.theirs * others, 1), self.paired, along)
 
 
 class BoxPhysics:
@@ -194,6 +183,7 @@ class BoxPhysics:
         self._robot_radius = robot_radius
         self._groups = _groups(shapes)
         self._weight = 1 + self.mass * np.array(invweight, np.float32)
+        self._iterations = ITERATIONS[len(kind.parts) > 1]
         steps = range(most_steps + 1)
         self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k) for k in steps), strict=True)]
 
@@ -216,8 +206,8 @@ class BoxPhysics:
         """The boxes worth a slot, int32 [slots]: those the robot may touch, then moving ones and their neighbours."""
         clearance = self._clearance(boxes, robot_path)
         offset = boxes.pos[:, None] - boxes.pos
-        distance = jnp.sqrt(jnp.sum(offset**2, axis=-1))
-        to_moving = jnp.min(jnp.where(self.awake(boxes), distance, jnp.inf), axis=1)  # 0 for moving ones
+        distance = short.norm(offset, -1)
+        to_moving = short.min(jnp.where(self.awake(boxes), distance, jnp.inf), 1)  # 0 for moving ones
         urgency = jnp.where(clearance < 0, -clearance, -10.0 - jnp.minimum(to_moving, 10.0))
         return jax.lax.top_k(urgency, min(self._kind.slots, len(clearance)))[1]
 
@@ -225,8 +215,8 @@ class BoxPhysics:
         """Lays free boxes still that are slower than `REST`."""
         if self._kind.travel is not None:
             return boxes
-        slow = jnp.sum(boxes.linvel**2, axis=-1, keepdims=True) < REST**2
-        slow &= jnp.sum(boxes.angvel**2, axis=-1, keepdims=True) < REST**2
+        slow = short.sum(boxes.linvel**2, -1)[:, None] < REST**2
+        slow &= short.sum(boxes.angvel**2, -1)[:, None] < REST**2
         return boxes.replace(linvel=jnp.where(slow, 0.0, boxes.linvel), angvel=jnp.where(slow, 0.0, boxes.angvel))
 
     def contacts(self, boxes: Boxes, frames: Frames) -> jax.Array:
@@ -238,7 +228,7 @@ class BoxPhysics:
         now = _components(boxes)
         parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
         touch = _join(self._meet_robot(parts, frames, Accelerations(*frames[2:])))  # these play no part
-        return total(jnp.where(touch.dist < 0, touch.points, 0.0), 0)
+        return short.sum(jnp.where(touch.dist < 0, touch.points, 0.0), 0)
 
     def advance(
         self,
@@ -248,7 +238,7 @@ class BoxPhysics:
         places: tuple[jax.Array, ...],
         home: jax.Array,
         time: jax.Array,
-    ) -> tuple[Boxes, Reaction]:
+    ) -> tuple[Boxes, jax.Array]:
         """One physics step of boxes that can touch each other, the robot and obstacles.
 
         Args:
@@ -260,21 +250,77 @@ class BoxPhysics:
           time: float32 [], seconds since reset, at the start of the step.
 
         Returns:
-          The boxes afterwards, and what they do to the robot.
+          The boxes afterwards, and what they do to the robot's root: float32 [6], force in N and torque about its
+          origin in N m, world axes.
         """
         return spatial.lanes(self._advance)(boxes, frames, frames_acc, places, home, time)
 
     @spatial.traced_once
     def _advance(self, boxes, frames, frames_acc, places, home, time):
-        dt = self._timestep
-        near = _components(boxes)
-        mat = keep(spatial.quat_mat(near.quat))
-        lin, ang, reaction, moves = self._solve(near, mat, frames, frames_acc, places, home, time)
-        linvel, angvel = add(near.linvel, scale(lin, dt)), add(near.angvel, scale(ang, dt))
-        quat = spatial.quat_integrate(jnp.stack(near.quat), jnp.stack(back(mat, angvel)), dt)
-        after = _Moving(add(near.pos, scale(linvel, dt)), list(quat), linvel, angvel)
-        after = jax.tree.map(lambda old, new: jnp.where(moves, new, old), near, after)
-        return Boxes(*(jnp.stack(x, axis=1) for x in after)), reaction
+        near, mat, touch, problem = self._meet(boxes, frames, frames_acc, places, home, time)
+
+        def change(acc):
+            terms = newton.terms(problem.system, acc, problem.along(acc), problem.bound)
+            return jnp.stack(spatial.solve(terms.matrix, list(terms.slope)))
+
+        acc = newton.minimise(change, problem.system.start, self._iterations)
+        push = self._push(problem, touch, problem.along(acc), frames)
+        return self._moved(near, mat, touch, problem, acc), push
+
+    def advance_with(
+        self,
+        robot: newton.System,
+        boxes: Boxes,
+        frames: Frames,
+        places: tuple[jax.Array, ...],
+        home: jax.Array,
+        time: jax.Array,
+    ) -> tuple[jax.Array, Boxes, jax.Array]:
+        """One physics step of heavy boxes and a robot on the plane, solved together; environments last, as in `lanes`.
+
+        Args:
+          robot: its accelerations along x and y and about z, at its root's origin.
+          boxes, frames, places, home, time: as of `advance`.
+
+        Returns:
+          The robot's accelerations; the boxes afterwards, and what they do to the robot's root, as of `advance`.
+        """
+        still = Accelerations(jnp.zeros_like(frames.linvel), jnp.zeros_like(frames.angvel))
+        near, mat, touch, problem = self._meet(boxes, frames, still, places, home, time)
+        system = problem.system
+        meet = slice(0, problem.paired.start)  # the contacts that the robot may have a part in
+        arm = [x[meet] - y for x, y in zip(touch.pos, frames.pos[0], strict=True)]
+        forth = system.contacts.rows[:, :2, meet]
+        turn = arm[0] * forth[:, 1] - arm[1] * forth[:, 0]
+        rows = keep(-touch.robot[meet] * jnp.concatenate([forth, turn[:, None]], axis=1))
+
+        def along(accs):
+            own = problem.along(accs[1])
+            return own + _padded(short.sum(rows * accs[0][:, None, None], 1), meet, own)
+
+        def change(accs):
+            """Block elimination: the boxes' answer to the robot first, then the robot, then the boxes."""
+            own = newton.terms(system, accs[1], along(accs), problem.bound)
+            theirs = newton.terms(robot, accs[0])
+            stiff = newton.stiffen(rows, *(x[..., meet, :, :] for x in own.fall))
+            shared = [newton.gather(stiff[:, j:], rows[:, j : j + 1]) for j in range(len(rows[0]))]
+            mixed = jnp.stack([newton.gather(own.stiff[:, :, meet], x[:, None]) for x in jnp.moveaxis(rows, 1, 0)], 1)
+            pull = newton.gather(rows, own.forces[:, None, meet])
+            mixed, shared, pull = keep((mixed, shared, pull))
+            answer = keep(jnp.stack(spatial.solve(own.matrix, [*jnp.concatenate([own.slope[:, None], mixed], axis=1)])))
+            felt = keep(short.sum(short.sum(mixed[:, :, None] * answer[:, None], 0), 2))  # all boxes'
+            shared = [short.sum(x, 1) for x in shared]
+            matrix = [
+                [theirs.matrix[i][j] / self.mass + shared[j][i - j] - felt[i, 1 + j] for j in range(i + 1)]
+                for i in range(len(felt))
+            ]
+            slope = theirs.slope / self.mass - short.sum(pull, 1) - felt[:, 0]
+            first = jnp.stack(spatial.solve(matrix, list(slope)))
+            return first, answer[:, 0] - short.sum(answer[:, 1:] * first[:, None], 1)
+
+        accs = newton.minimise(change, (robot.start, system.start), self._iterations)
+        push = self._push(problem, touch, along(accs), frames)
+        return accs[0], self._moved(near, mat, touch, problem, accs[1]), push
 
     def glide(self, boxes: Boxes, home: jax.Array, time: jax.Array, num_steps: int | jax.Array) -> Boxes:
         """Gremlins after `num_steps` physics steps under gravity and the weld alone, in closed form.
@@ -310,7 +356,7 @@ class BoxPhysics:
 
     def _clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
         """Distance between a ball that holds the robot all along and each box, metres [n]."""
-        path = jnp.sqrt(jnp.max(jnp.sum((robot_path - robot_path[0]) ** 2, axis=-1)))
+        path = short.max(short.norm(robot_path - robot_path[0], -1), 0)
         now = _components(boxes)
         local = back(spatial.quat_mat(now.quat), add(list(robot_path[0]), scale(now.pos, -1.0)))
         beyond = [jnp.maximum(jnp.abs(x) - extent, 0.0) for x, extent in zip(local, self._extent, strict=True)]
@@ -390,20 +436,36 @@ class BoxPhysics:
 
     # The solver.
 
-    def _solve(self, near: _Moving, mat: Mat, frames, frames_acc, places, home, time):
-        """Linear and angular accelerations, the reaction on the robot, and which boxes move, bool [slots, envs]."""
+    def _meet(self, boxes: Boxes, frames, frames_acc, places, home, time):
+        """The boxes and their axes, their contacts, and what is to be minimised."""
+        near = _components(boxes)
+        mat = keep(spatial.quat_mat(near.quat))
         touch, paired = self._contacts_of(near, mat, frames, frames_acc, places)
-        problem = self._problem(near, mat, touch, paired, home, time)
-        acc = self._minimise(problem)
-        reaction = self._react(problem, touch.robot, add(touch.pos, [-x for x in frames.pos[0]]), acc)
+        return near, mat, touch, self._problem(near, mat, touch, paired, home, time)
 
+    def _moved(self, near: _Moving, mat: Mat, touch: _Touch, problem: _Problem, acc: jax.Array) -> Boxes:
+        """The boxes after a physics step."""
         # A box at rest is left alone until the robot or a moving box touches it.
         awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
         stirring = touch.robot > 0
-        if problem.their_arm:
-            stirring = _replace(stirring, paired, _spread(awake, paired))
-        moves = awake | jnp.any(stirring & (touch.dist < 0), axis=0) | (self._kind.travel is not None)
-        return acc[:3], acc[3:], reaction, moves
+        if problem.theirs is not None:
+            stirring |= _padded(_spread(awake, problem.paired)[None], problem.paired, stirring[None])[0]
+        moves = awake | short.any(stirring & (touch.dist < 0), 0) | (self._kind.travel is not None)
+
+        dt = self._timestep
+        linvel, angvel = add(near.linvel, scale(list(acc[:3]), dt)), add(near.angvel, scale(list(acc[3:]), dt))
+        quat = spatial.quat_integrate(jnp.stack(near.quat), jnp.stack(back(mat, angvel)), dt)
+        after = _Moving(add(near.pos, scale(linvel, dt)), list(quat), linvel, angvel)
+        after = jax.tree.map(lambda old, new: jnp.where(moves, new, old), near, after)
+        return Boxes(*(jnp.stack(x, axis=1) for x in after))
+
+    def _push(self, problem: _Problem, touch: _Touch, along: jax.Array, frames: Frames) -> jax.Array:
+        """What the boxes do to the robot's root: [6, envs]."""
+        contacts, meet = problem.system.contacts, slice(0, problem.paired.start)
+        forces = (contacts.press(keep(along))[0] * touch.robot)[:, None, meet]
+        force = keep(list(short.sum(forces * contacts.rows[:, :3, meet], 0)))
+        arm = [x[meet] - y for x, y in zip(touch.pos, frames.pos[0], strict=True)]
+        return -self.mass * jnp.stack([short.sum(short.sum(x, 0), 0) for x in (*force, *cross(arm, force))])
 
     def _contacts_of(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> tuple[_Touch, slice]:
         """All contacts, and which of them are between two slots."""
@@ -425,42 +487,25 @@ class BoxPhysics:
         offset = [dot(direction, rate) for direction in directions]
         offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
         stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)
-        directions, arm, offset, stiffness = keep((directions, arm, jnp.stack(offset), stiffness))
-        their_arm = []
+        rows, offset, stiffness = keep((_rows(directions, arm), jnp.stack(offset), stiffness))
+
+        theirs, bound = None, None
         if paired.start < paired.stop:
-            their_arm = keep([x[paired] - _spread(y, paired) for x, y in zip(touch.pos, near.pos, strict=True)])
-        inertia, smooth = keep(self._smooth(near, mat))
-        weld = [] if self._kind.travel is None else keep(self._weld(near, home, time))
-        return _Problem(directions, arm, offset, stiffness, paired, their_arm, inertia, smooth, weld)
-
-    def _minimise(self, problem: _Problem) -> list:
-        """Accelerations, by Newton's method."""
-
-        def newton(carry):
-            count, _, acc = carry
-            gradient, hessian = _system(problem, acc)
-            change = keep(jnp.stack(spatial.solve6(hessian, gradient)))
-            acc = [x - y for x, y in zip(acc, change, strict=True)]
-            return count + 1, jnp.any(jnp.abs(change) > TOLERANCE * (1 + jnp.abs(jnp.stack(acc)))), acc
-
-        def more(carry):
-            return (carry[0] < ITERATIONS[len(self._kind.parts) > 1]) & carry[1]
-
-        return jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), problem.smooth))[2]
-
-    def _react(self, problem: _Problem, robot: jax.Array, root_arm: Vec, acc: list) -> Reaction:
-        """What contacts with the robot do to it; `root_arm` is from its root to all contacts."""
-        force, fall = _press(problem, acc, problem.stiffness * robot)
-        push = jnp.stack([-self.mass * total(total(x, 0), 0) for x in (*force, *cross(root_arm, force))])
-        if not self.heavy:
-            return Reaction(push, jnp.zeros((6, *push.shape)))
-        # What the push changes by as the robot's acceleration does, the box's answer included.
-        mixed = [[total(x, 0) for x in row] for row in _blocks(fall, problem.arm, root_arm)]  # of the box, of the robot
-        mixed = keep([jnp.stack(row) for row in mixed])
-        answer = keep(spatial.solve6(_system(problem, acc)[1], mixed))
-        own = jnp.stack([jnp.stack([total(x, 0) for x in row]) for row in _blocks(fall, root_arm, root_arm)])
-        own = own - sum(x[:, None] * y for x, y in zip(mixed, answer, strict=True))
-        return Reaction(push, self.mass * total(own, 2))
+            arm = [x[paired] - _spread(y, paired) for x, y in zip(touch.pos, near.pos, strict=True)]
+            theirs = keep(_rows([[x[paired] for x in direction] for direction in directions], arm))
+            bound = np.ones((len(touch.dist), 1, 1), np.float32)
+            bound[paired] = 2.0
+        inertia, smooth = self._smooth(near, mat)
+        force = [dot(row, smooth) for row in inertia]
+        if self._kind.travel is not None:
+            for i, (factor, ref, hold) in enumerate(self._weld(near, home, time)):
+                inertia[i][i] = inertia[i][i] + hold * factor**2
+                force[i] = force[i] + hold * factor * ref
+        inertia, force, smooth = keep(
+            (jnp.stack([jnp.stack(row) for row in inertia]), jnp.stack(force), jnp.stack(smooth))
+        )
+        contacts = newton.Contacts(rows, offset, stiffness, _FRICTION)
+        return _Problem(newton.System(inertia, force, smooth, contacts), paired, theirs, bound)
 
     def _smooth(self, near: _Moving, mat: Mat) -> tuple[Mat, list]:
         """Inertia over the mass, 6 by 6, and accelerations under gravity alone; linear ones first."""
@@ -487,11 +532,8 @@ class BoxPhysics:
         for i, (away, rate) in enumerate(zip(off, (*near.linvel, *near.angvel), strict=True)):
             factor, weight = (1.0, 1.0) if i < 3 else (0.5, self._inertia[i - 3])
             ref = -damp * factor * rate - stiff * imp * away
-            rows.append((jnp.full_like(ref, factor), ref, imp / (1 - imp) * weight))
+            rows.append((factor, ref, imp / (1 - imp) * weight))
         return rows
-
-
-_UPPER = [(i, j) for i in range(3) for j in range(i, 3)]
 
 
 def _groups(shapes: tuple[Shape, ...]) -> list[tuple]:
@@ -556,7 +598,7 @@ def _yaw(yaw: jax.Array) -> list:
 
 def _awake(linvel: jax.Array, angvel: jax.Array) -> jax.Array:
     """Whether any of the velocities [..., 3] is not 0."""
-    return jnp.any(linvel != 0, axis=-1) | jnp.any(angvel != 0, axis=-1)
+    return short.any((linvel != 0) | (angvel != 0), -1)
 
 
 def _components(boxes: Boxes) -> _Moving:
@@ -584,9 +626,16 @@ def _spread(values: jax.Array, paired: slice) -> jax.Array:
     return each.reshape(num, *values.shape)
 
 
-def _replace(values: jax.Array, at: slice, new: jax.Array) -> jax.Array:
-    """Other rows in the middle."""
-    return jnp.concatenate([values[: at.start], new, values[at.stop :]])
+def _padded(values: jax.Array, at: slice, like: jax.Array) -> jax.Array:
+    """Values of some contacts [directions, some, slots, envs], with zeros for the others."""
+    return jnp.pad(values, ((0, 0), (at.start, like.shape[1] - at.stop), (0, 0), (0, 0)))
+
+
+def _rows(directions: list[Vec], arm: Vec) -> jax.Array:
+    """Accelerations along directions at points that those of a body give, linear ones first, [directions, 6, ...]."""
+    return jnp.stack(
+        [jnp.stack(list(jnp.broadcast_arrays(*direction, *cross(arm, direction)))) for direction in directions]
+    )
 
 
 def _touch(
@@ -614,55 +663,3 @@ def _deepest(touch: _Touch) -> _Touch:
     order = jnp.moveaxis(order, -1, 0)
     leaves, structure = jax.tree.flatten(touch)
     return structure.unflatten(jnp.take_along_axis(jnp.stack(leaves), order[None], axis=1))
-
-
-def _blocks(fall: Mat, left: Vec, right: Vec) -> Mat:
-    """How wrenches on one body fall with the accelerations of another one, 6 by 6, linear part first.
-
-    Args:
-      fall: how a force falls with the acceleration of the point where it attacks, 3 by 3.
-      left: from the first body's origin to that point.
-      right: from the second body's.
-    """
-    upper = [[*row, *cross(right, row)] for row in fall]
-    columns = [cross(left, [row[j] for row in upper]) for j in range(6)]
-    return upper + [[column[i] for column in columns] for i in range(3)]
-
-
-def _press(problem: _Problem, acc: list, stiffness: jax.Array) -> tuple[Vec, Mat]:
-    """Forces of contacts on the boxes, and how they fall with the accelerations of the points where they attack."""
-    directions, paired = problem.directions, problem.paired
-    there = add(acc[:3], cross(acc[3:], problem.arm))
-    bound: Any = np.ones((len(stiffness), 1, 1), np.float32)
-    if problem.their_arm:
-        # The other boxes' accelerations are those of the iteration before. Twice the block of a pair bounds the coupled
-        # Hessian, so that the blocks can be solved one by one.
-        lin, ang = ([_spread(x, paired) for x in vec] for vec in (acc[:3], acc[3:]))
-        theirs = add(lin, cross(ang, problem.their_arm))
-        there = [_replace(x, paired, x[paired] - y) for x, y in zip(there, theirs, strict=True)]
-        bound[paired] = 2.0
-    along = keep(jnp.stack([dot(direction, there) for direction in directions]) + problem.offset)
-    forces, steep, mixed, own = contact.edges(along, stiffness, _FRICTION)
-    force = functools.reduce(add, map(scale, directions, forces))
-    normal, *sides = directions
-    first = add(scale(normal, steep * bound), functools.reduce(add, map(scale, sides, mixed * bound)))
-    rest = [add(scale(normal, m), scale(side, o)) for side, m, o in zip(sides, mixed * bound, own * bound, strict=True)]
-    fall = {(i, j): dot([d[i] for d in directions], [x[j] for x in (first, *rest)]) for i, j in _UPPER}
-    return keep((force, [[fall[min(i, j), max(i, j)] for j in range(3)] for i in range(3)]))
-
-
-def _system(problem: _Problem, acc: list) -> tuple[list, Mat]:
-    """Gradient at accelerations, and the Hessian's lower triangle."""
-    force, fall = _press(problem, acc, problem.stiffness)
-    pull = [total(x, 0) for x in (*force, *cross(problem.arm, force))]
-    away = [x - y for x, y in zip(acc, problem.smooth, strict=True)]
-    gradient = [dot(row, away) - x for row, x in zip(problem.inertia, pull, strict=True)]
-    blocks = _blocks(fall, problem.arm, problem.arm)
-    hessian = [
-        [row[j] + total(block[j], 0) for j in range(i + 1)]
-        for i, row, block in zip(range(6), problem.inertia, blocks, strict=True)
-    ]
-    for i, (factor, ref, hold) in enumerate(problem.weld):
-        gradient[i] += hold * factor * (factor * acc[i] - ref)
-        hessian[i][i] += hold * factor**2
-    return keep((gradient, hessian))

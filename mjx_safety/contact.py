@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mjx_safety.spatial import keep, total
+from mjx_safety import short
+from mjx_safety.spatial import keep
 
 FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # sliding twice, turning, rolling twice
 _TIMECONST, _DAMPRATIO = 0.02, 1.0
@@ -115,7 +116,7 @@ def edges(along: jax.Array, stiffness: jax.Array, friction: Any) -> tuple:
     plus, minus = (jnp.where(slide < 0, stiffness, 0.0) for slide in slides)
     straight = jnp.where(normal < 0, (_EDGES - 2 * len(friction)) * stiffness, 0.0)
     both = plus + minus
-    steep = straight + total(both, 0)
+    steep = straight + short.sum(both, 0)
     mixed, own = friction * (plus - minus), friction**2 * both
-    forces = jnp.concatenate([(steep * normal + total(mixed * others, 0))[None], mixed * normal + own * others])
+    forces = jnp.concatenate([(steep * normal + short.sum(mixed * others, 0))[None], mixed * normal + own * others])
     return keep((-forces, steep, mixed, own))

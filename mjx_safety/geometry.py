@@ -3,15 +3,33 @@
 import jax
 import jax.numpy as jnp
 
+from mjx_safety import short
+
 
 def rotate(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat @ vec` for float32 [3, 3] and [..., 3]."""
-    return jnp.sum(mat * vec[..., None, :], axis=-1)
+    return short.sum(mat * vec[..., None, :], -1)
 
 
 def rotate_back(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat.T @ vec` for float32 [3, 3] and [..., 3]."""
-    return jnp.sum(mat * vec[..., :, None], axis=-2)
+    return short.sum(mat * vec[..., :, None], -2)
+
+
+def heading(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`arctan2(y, x)` to 3e-7, radians [...] in [-pi, pi]: XLA's own is a call for every number on CPUs.
+
+    The polynomial is that of Cephes (Moshier 1989), `atanf`, for tangents up to tan(pi / 8).
+    """
+    near, far = jnp.minimum(jnp.abs(x), jnp.abs(y)), jnp.maximum(jnp.abs(x), jnp.abs(y))
+    steep = near > 0.41421356 * far  # beyond pi / 8: the angle from the diagonal instead
+    tan = jnp.where(steep, near - far, near) / jnp.maximum(jnp.where(steep, near + far, far), 1e-30)
+    square = tan * tan
+    series = ((8.05374449538e-2 * square - 1.38776856032e-1) * square + 1.99777106478e-1) * square - 3.33329491539e-1
+    angle = series * square * tan + tan + jnp.where(steep, jnp.pi / 4, 0.0)
+    angle = jnp.where(jnp.abs(y) > jnp.abs(x), jnp.pi / 2 - angle, angle)
+    angle = jnp.where(x < 0, jnp.pi - angle, angle)
+    return jnp.where(y < 0, -angle, angle)
 
 
 def yaw_to_quat(yaw: jax.Array) -> jax.Array:

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import checks
-from mjx_safety.geometry import rotate_back
+from mjx_safety import checks, short
+from mjx_safety.geometry import heading, rotate_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +46,27 @@ class Lidar:
         Returns:
           float32 [num_bins] in [0, 1], 0 where nothing is seen.
         """
+        if not len(positions):
+            return jnp.zeros(self.num_bins)
         on_floor = positions * jnp.array([1.0, 1.0, 0.0])
         ego = rotate_back(robot_mat, on_floor - robot_pos)  # [num, 3]
         dist = jnp.hypot(ego[:, 0], ego[:, 1])
-        sector = (jnp.arctan2(ego[:, 1], ego[:, 0]) / (2 * jnp.pi)) % 1.0 * self.num_bins  # [num], in [0, num_bins]
+        turn = heading(ego[:, 0], ego[:, 1]) / (2 * jnp.pi)
+        sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # [num], in [0, num_bins]
         first = jnp.minimum(jnp.floor(sector), self.num_bins - 1)
         if self.max_dist is None:
             closeness = jnp.exp(-self.exp_gain * dist)
         else:
             closeness = jnp.maximum(0.0, self.max_dist - dist) / self.max_dist
 
-        step = (
-            jnp.arange(self.num_bins, dtype=jnp.float32) - first[:, None]
-        ) % self.num_bins  # [num, num_bins], bins counted from the first
+        ahead = jnp.arange(self.num_bins, dtype=jnp.float32) - first[:, None]
+        step = jnp.where(ahead < 0, ahead + self.num_bins, ahead)  # [num, num_bins], bins counted from the first
         share = jnp.where(step == 0, 1.0, 0.0)
         if self.alias:
             place = (sector - first)[:, None]
             share = jnp.where(step == 1, jnp.maximum(share, place), share)
             share = jnp.where(step == self.num_bins - 1, jnp.maximum(share, 1.0 - place), share)
-        return jnp.max(closeness[:, None] * share, axis=0, initial=0.0)
+        return short.max(closeness[:, None] * share, 0)
 
 
 def compass(robot_pos: jax.Array, robot_mat: jax.Array, position: jax.Array, size: int) -> jax.Array:
@@ -80,4 +82,4 @@ def compass(robot_pos: jax.Array, robot_mat: jax.Array, position: jax.Array, siz
       float32 [size], almost a unit vector.
     """
     ego = rotate_back(robot_mat, position - robot_pos)[:size]
-    return ego / (jnp.linalg.norm(ego) + 0.001)
+    return ego / (short.norm(ego, 0) + 0.001)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_safety import scene, sparse
+from mjx_safety import scene, short, sparse, spatial
 from mjx_safety.articulated import Articulated
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics
 from mjx_safety.contact import Forces, Obstacle
@@ -91,10 +91,11 @@ class Physics:
             )
             for name, kind in kinds.items()
         }
-        # What a light robot pushes it feels; heavy boxes are solved together with it.
+        # A robot on the plane feels what it pushes, and is solved together with what is heavy.
         self._robot_first = not robot.planar
-        self._feels = robot.planar and bool(kinds)
-        self._heavy = robot.planar and any(physics.heavy for physics in self._boxes.values())
+        heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
+        self._heavy = heavy[0] if heavy else None
+        self._light = tuple(name for name in self._boxes if name != self._heavy)
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
         self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
@@ -106,8 +107,8 @@ class Physics:
     def centre_of_mass(self, state: PhysicsState) -> jax.Array:
         """Of the whole robot, float32 [3], metres."""
         frames = self._robot.frames(state.qpos, state.qvel)
-        centres = frames.pos + jnp.sum(frames.mat * self._mass_centres[:, None], axis=-1)
-        return jnp.sum(self._mass_shares[:, None] * centres, axis=0)
+        centres = frames.pos + short.sum(frames.mat * self._mass_centres[:, None], -1)
+        return short.sum(self._mass_shares[:, None] * centres, 0)
 
     def settle(self, state: PhysicsState) -> PhysicsState:
         """Lays boxes still that hardly move; a gremlin never rests."""
@@ -163,7 +164,7 @@ class Physics:
             return free
         meets = self._meets_obstacles(qpos, places) | self._meets_boxes(state, qpos)
         everything = jnp.int32(self._frame_skip)
-        return sparse.cond(meets, self._interact, (state, ctrl, places, everything), free, fraction=16)
+        return sparse.cond(meets, self._interact, (state, ctrl, places, everything), free, fraction=32)
 
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
@@ -238,12 +239,26 @@ class Physics:
         return near, around, homes, put_back
 
     def _advance_boxes(self, near, around, homes, time, frames, acc):
-        """Boxes after one physics step beside a robot that accelerates by `acc`, and their reactions on it."""
-        after, reactions = {}, []
-        for name, physics in self._boxes.items():
-            after[name], reaction = physics.advance(near[name], frames, acc, around[name], homes[name], time)
-            reactions.append(reaction)
-        return after, reactions
+        """Light boxes after one physics step beside a robot that accelerates by `acc`, and what they do to it."""
+        after, felt = {}, jnp.zeros(6)
+        for name in self._light:
+            after[name], push = self._boxes[name].advance(near[name], frames, acc, around[name], homes[name], time)
+            felt += push
+        return after, felt
+
+    def _advance_robot(self, qpos, qvel, push, ctrl, obstacles, frames, near, around, homes, time):
+        """One physics step of the robot and the heavy boxes: its state and accelerations, them, and all that pushes."""
+        if self._heavy is None:
+            return *self._robot.advance(qpos, qvel, ctrl, obstacles, push), {}, push
+        boxes = near[self._heavy], frames, around[self._heavy], homes[self._heavy], time
+        *after, heavy, felt = spatial.lanes(self._advance_together)(qpos, qvel, ctrl, obstacles, push, boxes)
+        return *after, {self._heavy: heavy}, push + felt
+
+    @spatial.traced_once
+    def _advance_together(self, qpos, qvel, ctrl, obstacles, push, boxes):
+        robot = self._robot.system(qpos, qvel, ctrl, obstacles, push)
+        acc, heavy, felt = self._boxes[self._heavy].advance_with(robot, *boxes)
+        return *self._robot.integrate(qpos, qvel, acc), acc, heavy, felt
 
     def _glide(self, state: PhysicsState, num_steps: int | jax.Array) -> dict[str, Boxes]:
         """The kinds that circle, some physics steps later and as if nothing touched them."""
@@ -260,17 +275,17 @@ class Physics:
         """The nearest few of every kind that stands still, int32 [nearest] by kind."""
         near = {}
         for name in self._obstacles:
-            distance = jnp.sum((places[name] - position) ** 2, axis=1)
+            distance = short.sum((places[name] - position) ** 2, 1)
             near[name] = jax.lax.top_k(-distance, min(NEAREST, len(distance)))[1]
         return near
 
     def _meets_obstacles(self, path: jax.Array, places: dict[str, jax.Array]) -> jax.Array:
         """Whether the robot may touch what stands still on its way [steps, ...], bool []."""
-        travel = jnp.max(jnp.linalg.norm(path[:, :2] - path[0, :2], axis=-1))
+        travel = short.max(short.norm(path[:, :2] - path[0, :2], -1), 0)
         meets = jnp.zeros((), bool)
         for name, obstacle in self._obstacles.items():
-            distance = jnp.linalg.norm(places[name] - path[0, :2], axis=-1)
-            meets |= jnp.any(distance < self._radius + obstacle.radius + travel)
+            distance = short.norm(places[name] - path[0, :2], -1)
+            meets |= short.any(distance < self._radius + obstacle.radius + travel, 0)
         return meets
 
     def _meets_boxes(self, state: PhysicsState, path: jax.Array) -> jax.Array:
@@ -279,7 +294,7 @@ class Physics:
         roots = jnp.concatenate([path[:, :2], height], axis=1)
         meets = jnp.zeros((), bool)
         for name, physics in self._boxes.items():
-            meets |= jnp.any(physics.reach(state.boxes[name], roots) | physics.awake(state.boxes[name]))
+            meets |= short.any(physics.reach(state.boxes[name], roots) | physics.awake(state.boxes[name]), 0)
         return meets
 
     def _interact(
@@ -292,34 +307,18 @@ class Physics:
 
         def substep(carry, index):
             qpos, qvel, near, _ = carry
-            frames = self._robot.frames(qpos, qvel)
-
-            def beside(qacc):
-                """The boxes, their push and the mass they add, beside a robot that accelerates by `qacc`."""
-                after = self._robot.frames(qpos, qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
-                acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
-                boxes, reactions = self._advance_boxes(near, around, homes, self._later(state, index), frames, acc)
-                push = sum((x.push for x in reactions), start=jnp.zeros(6))
-                added = sum((x.added for x in reactions), start=jnp.zeros((6, 6)))
-                root = jnp.concatenate([acc.linacc[0], acc.angacc[0]])
-                return boxes, push, push + jnp.sum(added * root, axis=1), added
-
-            def together(_, found):
-                """What robot and boxes do, from what they did in the round before."""
-                _, _, at_rest, added = found[2:]
-                *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, at_rest, added)
-                return *after, *beside(qacc)
-
-            if self._heavy:
-                found = qpos, qvel, near, jnp.zeros(6), jnp.zeros(6), jnp.zeros((6, 6))
-                *after, boxes, push, _, _ = jax.lax.fori_loop(0, 2, together, found)
-            else:
-                *after, qacc = self._robot.advance(qpos, qvel, ctrl, obstacles, jnp.zeros(6))
-                boxes, push, _, _ = beside(qacc)
-                if self._feels:
-                    *after, _ = self._robot.advance(qpos, qvel, ctrl, obstacles, push)
+            time, frames = self._later(state, index), self._robot.frames(qpos, qvel)
+            surroundings = ctrl, obstacles, frames, near, around, homes, time
+            *after, qacc, heavy, push = self._advance_robot(qpos, qvel, jnp.zeros(6), *surroundings)
+            light = {}
+            if self._light:
+                later = self._robot.frames(qpos, qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
+                acc = Accelerations((later.linvel - frames.linvel) / dt, (later.angvel - frames.angvel) / dt)
+                light, felt = self._advance_boxes(near, around, homes, time, frames, acc)
+                *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
             taken = index < count
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), (*after, boxes, push), carry), None
+            stepped = *after, light | heavy, push
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, carry), None
 
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32)
         (qpos, qvel, near, push), _ = jax.lax.scan(substep, (state.qpos, state.qvel, near, jnp.zeros(6)), steps)

@@ -3,19 +3,21 @@
 It has three degrees of freedom and no floor: its sphere touches the plane at distance 0, which MuJoCo leaves out of the
 constraints. Free, it is a rigid body with an off-centre mass, viscous damping, a thrust and a servo on its heading:
 written out, a physics step is some forty multiplications that XLA fuses into one kernel, and the result is MuJoCo's to
-float32 rounding. Among obstacles, Newton's method finds the accelerations, see `articulated`; there arrays have
+float32 rounding. Among obstacles, Newton's method finds the accelerations, see `newton`; there arrays have
 environments last, as `spatial` has it.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, contact, scene, spatial
+from mjx_safety import collide, contact, newton, scene, short, spatial
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle
-from mjx_safety.spatial import dot, keep, total
+from mjx_safety.spatial import dot, keep
 
 ITERATIONS = 8  # Newton steps of a physics step among obstacles
 _AXES = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # the world's
@@ -79,15 +81,7 @@ class PlanarBody:
         forces = Forces(self._free(qpos, qvel, ctrl, None), jnp.zeros(0))
         return jnp.stack(path), jnp.stack(vels), forces
 
-    def advance(
-        self,
-        qpos: jax.Array,
-        qvel: jax.Array,
-        ctrl: jax.Array,
-        places: tuple,
-        push: jax.Array,
-        added: jax.Array | None = None,
-    ):
+    def advance(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array):
         """One physics step among obstacles.
 
         Args:
@@ -96,25 +90,28 @@ class PlanarBody:
           ctrl: float32 [2].
           places: for each kind of obstacle float32 [num, 2], where they stand.
           push: float32 [6], force and torque about the robot's origin, world axes.
-          added: float32 [6, 6], mass that moves along with the robot's origin, world axes.
 
         Returns:
           Positions and velocities afterwards, and the true accelerations, damping not integrated: float32 [3].
         """
-        return spatial.lanes(self._advance)(qpos, qvel, ctrl, places, push, added)
+        return spatial.lanes(self._advance)(qpos, qvel, ctrl, places, push)
 
     @spatial.traced_once
-    def _advance(self, qpos, qvel, ctrl, places, push, added):
-        acc = self._accelerations(qpos, qvel, ctrl, places, push, added)
+    def _advance(self, qpos, qvel, ctrl, places, push):
+        acc = self._accelerations(qpos, qvel, ctrl, places, push)
+        return *self.integrate(qpos, qvel, acc), acc
+
+    def integrate(self, qpos: jax.Array, qvel: jax.Array, acc: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Positions and velocities [3, ...] after a physics step with true accelerations [3, ...]."""
         # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
         drags = self._drag, self._drag, self._turn_drag
         resist = [-self.timestep * drag * a for drag, a in zip(drags, acc, strict=True)]
         qvel = qvel + self.timestep * (acc + self._divide(qpos[2], resist, self.timestep))
-        return qpos + self.timestep * qvel, qvel, acc
+        return qpos + self.timestep * qvel, qvel
 
     def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
         """What this very state feels; arguments as of `advance`."""
-        return Forces(spatial.lanes(self._accelerations)(qpos, qvel, ctrl, places, push, None), jnp.zeros(0))
+        return Forces(spatial.lanes(self._accelerations)(qpos, qvel, ctrl, places, push), jnp.zeros(0))
 
     def touching(self, qpos: jax.Array, places: tuple) -> tuple[jax.Array, ...]:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""
@@ -123,7 +120,7 @@ class PlanarBody:
     @spatial.traced_once
     def _touching(self, qpos, places):
         found = self._candidates(qpos, places)
-        return tuple(sum(total((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
+        return tuple(sum(short.sum((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
 
     def _divide(self, yaw: jax.Array, force: jax.Array | list, implicit: float) -> jax.Array:
         """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
@@ -169,57 +166,36 @@ class PlanarBody:
         return kinds
 
     @spatial.traced_once
-    def _accelerations(self, qpos, qvel, ctrl, places, push, added) -> jax.Array:
+    def _accelerations(self, qpos, qvel, ctrl, places, push) -> jax.Array:
         """True accelerations [3, envs] among obstacles."""
+        system = self.system(qpos, qvel, ctrl, places, push)
+        if system.contacts is None:
+            return system.start
+        return newton.minimise(functools.partial(newton.change, system), system.start, ITERATIONS)
+
+    def system(self, qpos, qvel, ctrl, places, push) -> newton.System:
+        """What determines the true accelerations [3, envs]; arguments as of `advance`, environments last."""
         free = self._free(qpos, qvel, ctrl, push)
-        found = [(c, rolling) for kind in self._candidates(qpos, places) for c, rolling in kind if c.dist.size]
-        if not found and added is None:
-            return free
         none = jnp.zeros_like(free[0])
         cos, sin = self._coupling * jnp.cos(qpos[2]), self._coupling * jnp.sin(qpos[2])
         mass = [[none + self._mass, none, -sin], [none, none + self._mass, cos], [-sin, cos, none + self._inertia]]
-        level = 0, 1, 5
-        along = [[none if added is None else added[i, j] for j in level] for i in level]
-        whole = keep([[x + y for x, y in zip(*rows, strict=True)] for rows in zip(mass, along, strict=True)])
-        drive = [dot(row, list(free)) for row in mass]
-        start = keep(_solve3(whole, drive))
+        inertia, force = jnp.stack([jnp.stack(row) for row in mass]), jnp.stack([dot(row, list(free)) for row in mass])
+        found = [(c, rolling) for kind in self._candidates(qpos, places) for c, rolling in kind if c.dist.size]
         if not found:
-            return jnp.stack(start)
+            return newton.System(inertia, force, free, None)
         touch = jax.tree.map(lambda *x: jnp.concatenate([y[0] for y in x]), *keep([c for c, _ in found]))
         rolling = np.concatenate([np.full((c.dist.shape[1], 1), x, np.float32) for c, x in found])
 
-        # The robot only sees the normal, the level direction of sliding and rolling about the vertical; of the ten
-        # edges six are the normal's alone.
+        # The robot only sees the normal, the level direction of sliding and rolling about the vertical.
         nx, ny, _ = touch.normal
         x, y = touch.pos[0] - qpos[0], touch.pos[1] - qpos[1]
         flat = jnp.zeros_like(nx)
-        normal = jnp.stack([nx, ny, x * ny - y * nx])
-        side = contact.FRICTION[0] * jnp.stack([-ny, nx, x * nx + y * ny])
-        roll = jnp.stack([flat, flat, flat + rolling])
-        rows = jnp.stack([normal, normal + side, normal - side, normal + roll, normal - roll])  # [edges, 3, contacts]
-        alike = np.array([6.0, 1.0, 1.0, 1.0, 1.0], np.float32)[:, None, None]
+        directions = [[nx, ny, x * ny - y * nx], [-ny, nx, x * nx + y * ny], [flat, flat, flat + 1]]
+        rows = jnp.stack([jnp.stack(row) for row in directions])
         spring, damping = contact.spring(self.timestep)
-        stiffness = alike * contact.edge_stiffness(touch.dist, self._weight)
-        offset = spring * contact.impedance(touch.dist) * touch.dist + damping * total(rows * qvel[:, None], 1)
-        rows, stiffness, offset = keep((rows, stiffness, offset))
-
-        def newton(_, acc):
-            gap = total(rows * jnp.stack(acc)[:, None], 1) + offset
-            active = jnp.where(gap < 0, stiffness, 0.0)
-            force, curve = keep((
-                total((active * gap)[:, None] * rows, 0),
-                total(active[:, None, None] * rows[:, :, None] * rows[:, None], 0),
-            ))  # fmt: skip
-            slope = [dot(row, acc) - x + total(y, 0) for row, x, y in zip(whole, drive, force, strict=True)]
-            matrix = [[x + total(curve[i, j], 0) for j, x in enumerate(row)] for i, row in enumerate(whole)]
-            return [x - y for x, y in zip(acc, _solve3(matrix, slope), strict=True)]
-
-        return jnp.stack(jax.lax.fori_loop(0, ITERATIONS, newton, start))
-
-
-def _solve3(matrix: list, vec: list) -> list:
-    """Solves a symmetric system of three by cofactors."""
-    first, second, third = matrix
-    columns = [spatial.cross(second, third), spatial.cross(third, first), spatial.cross(first, second)]
-    det = dot(first, columns[0])
-    return [dot([column[i] for column in columns], vec) / det for i in range(3)]
+        rate = damping * short.sum(rows * qvel[:, None], 1)
+        offset = jnp.concatenate([rate[:1] + spring * contact.impedance(touch.dist) * touch.dist, rate[1:]])
+        stiffness = contact.edge_stiffness(touch.dist, self._weight)
+        friction = np.stack([np.full_like(rolling, contact.FRICTION[0]), rolling])
+        inertia, force, free, rows, offset, stiffness = keep((inertia, force, free, rows, offset, stiffness))
+        return newton.System(inertia, force, free, newton.Contacts(rows, offset, stiffness, friction))

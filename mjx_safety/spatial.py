@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from mjx_safety import short
+
 BLOCK = 128  # environments at a time on a CPU: a robot's arrays then fit the cache, and the vectors are long enough
 
 Vec = list  # three arrays
@@ -124,7 +126,7 @@ def quat_mul(a: list, b: list) -> list:
 def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
     """Turns a quaternion [4, ...] by `angvel` [3, ...] in its own frame for a time; the result is a unit."""
     turn = angvel * dt
-    angle = jnp.sqrt(total(turn * turn, 0) + 1e-30)
+    angle = jnp.sqrt(short.sum(turn * turn, 0) + 1e-30)
     x, y, z = turn * (jnp.sin(angle / 2) / angle)
     c = jnp.cos(angle / 2)
     w0, x0, y0, z0 = quat
@@ -134,15 +136,7 @@ def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
         w0 * y - x0 * z + y0 * c + z0 * x,
         w0 * z + x0 * y - y0 * x + z0 * c,
     ])  # fmt: skip
-    return new / jnp.sqrt(total(new * new, 0))
-
-
-def total(x: jax.Array, axis: int) -> jax.Array:
-    """Sum over a short axis, written out: XLA's CPU back end hands reductions to a library that transposes first."""
-    return sum(
-        (jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(1, x.shape[axis])),
-        jax.lax.index_in_dim(x, 0, axis, keepdims=False),
-    )
+    return new / jnp.sqrt(short.sum(new * new, 0))
 
 
 def eliminate(inertia: jax.Array, wrench: jax.Array, motion: jax.Array, torque, stiff, free):
@@ -160,35 +154,41 @@ def eliminate(inertia: jax.Array, wrench: jax.Array, motion: jax.Array, torque, 
       What the body in front of the joint feels, inertia and wrench; and for the way back, how the joint's acceleration
       falls with the acceleration of the body in front, [6, ...], and the acceleration if that one is still.
     """
-    column = total(inertia * motion, 1)
-    pivot = free / (total(motion * column, 0) + stiff)
-    rest = (torque - total(motion * wrench, 0)) * pivot
+    column = short.sum(inertia * motion, 1)
+    pivot = free / (short.sum(motion * column, 0) + stiff)
+    rest = (torque - short.sum(motion * wrench, 0)) * pivot
     return inertia - column[:, None] * column * pivot, wrench + column * rest, (column * pivot, rest)
 
 
-def solve6(mat: Mat, vec: Twist) -> Twist:
-    """Solves a positive definite system by LDL'."""
-    low: list[list[Any]] = [[None] * 6 for _ in range(6)]
-    scaled: list[list[Any]] = [[None] * 6 for _ in range(6)]
-    inv: list[Any] = [None] * 6
-    for j in range(6):
+def solve(mat: Mat, vec: list) -> list:
+    """Solves a positive definite system by LDL'.
+
+    Args:
+      mat: n by n; its lower triangle is enough.
+      vec: n arrays; more axes in front than the matrix's are for several right sides.
+    """
+    n = len(vec)
+    low: list[list[Any]] = [[None] * n for _ in range(n)]
+    scaled: list[list[Any]] = [[None] * n for _ in range(n)]
+    inv: list[Any] = [None] * n
+    for j in range(n):
         diag = mat[j][j]
         for k in range(j):
             diag = diag - low[j][k] * scaled[j][k]
         inv[j] = 1 / diag
-        for i in range(j + 1, 6):
+        for i in range(j + 1, n):
             entry = mat[i][j]
             for k in range(j):
                 entry = entry - low[i][k] * scaled[j][k]
             scaled[i][j] = entry
             low[i][j] = entry * inv[j]
     out = list(vec)
-    for i in range(6):
+    for i in range(n):
         for k in range(i):
             out[i] = out[i] - low[i][k] * out[k]
     out = [x * d for x, d in zip(out, inv, strict=True)]
-    for i in reversed(range(6)):
-        for k in range(i + 1, 6):
+    for i in reversed(range(n)):
+        for k in range(i + 1, n):
             out[i] = out[i] - low[k][i] * out[k]
     return out
 

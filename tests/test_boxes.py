@@ -9,10 +9,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from mjx_safety import collide_box
+from mjx_safety import collide_box, robots, scene
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind
 from mjx_safety.collide import Solid
 from mjx_safety.contact import Frames, Obstacle, Shape
+from mjx_safety.planar import PlanarBody
 
 VASE = Kind(parts=(((0.0, 0.0, 0.0), (0.1, 0.1, 0.1)),), density=0.001, slots=3)
 GREMLIN = VASE._replace(slots=2, travel=0.35)
@@ -138,7 +139,7 @@ def test_a_pushed_box_accelerates_as_in_mujoco(kind, tilt, typical, most):
         model, data = touching(kind, seed, tilt)
         frames, acc = point_frames(data.qpos[:3], data.qvel[:3], data.qacc[:3])
         before = read(data, kind.slots)
-        after, (push, _) = run.step(before, frames, acc)
+        after, push = run.step(before, frames, acc)
         got = np.concatenate([after.linvel[0] - before.linvel[0], after.angvel[0] - before.angvel[0]]) / DT
         expected = np.concatenate([data.qacc[3:6], data.xmat[2].reshape(3, 3) @ data.qacc[6:9]])
         scale = np.array([1, 1, 1, *[kind.parts[0][1][0]] * 3])  # turning, as the acceleration that it gives the sides
@@ -150,6 +151,35 @@ def test_a_pushed_box_accelerates_as_in_mujoco(kind, tilt, typical, most):
     assert np.quantile(errors, 0.8) < most
     assert np.median(pushes) < 0.05
     assert np.mean(counts) > 0.95
+
+
+def test_the_point_and_the_box_accelerate_together_as_in_mujoco():
+    """Both at once, where the box is heavy for the robot."""
+    robot = PlanarBody(scene.robot_model(robots.POINT))
+    run = Compiled(BOX, robot.shapes)
+
+    def solve(qpos, qvel, ctrl, boxes, frames):
+        system = robot.system(qpos, qvel, ctrl, (), jnp.zeros((6, 1)))
+        acc, after, push = run.physics.advance_with(system, boxes, frames, (), jnp.zeros((1, 3, 1)), jnp.zeros(1))
+        return jnp.concatenate([acc, (after.linvel - boxes.linvel)[0] / DT]), push
+
+    solve = jax.jit(solve)
+    errors, alone, pushes = [], [], []
+    for seed in range(24):
+        _, data = touching(BOX, seed, 0.0)
+        data.ctrl[:] = [0.03, 0.0]
+        mujoco.mj_forward(point_world(BOX), data)
+        frames, _ = point_frames(data.qpos[:3], data.qvel[:3], data.qacc[:3])
+        state = f32(data.qpos[:3]), f32(data.qvel[:3]), f32(data.ctrl), read(data, 1), frames
+        got, push = solve(*jax.tree.map(lambda x: x[..., None], state))
+        error = np.abs(got[:, 0] - data.qacc[:6]) * [1, 1, 0.1, 1, 1, 1]  # turning, as what it gives the surface
+        errors.append(error.max() / max(1.0, np.abs(data.qacc[:6]).max()))
+        force = data.qfrc_constraint[:3]
+        alone.append(np.abs(force).max() / np.abs(data.qfrc_actuator[:3]).max())
+        pushes.append(np.abs(np.asarray(push)[[0, 1, 5], 0] - force).max() / (np.abs(force).max() + 1e-6))
+    assert np.median(alone) > 0.1  # the robot feels the box
+    assert np.max(errors) < 0.01
+    assert np.max(pushes) < 0.05
 
 
 @pytest.mark.parametrize("kind", [VASE, BOX])
@@ -248,7 +278,7 @@ def test_boxes_at_rest_stay_exactly_where_they_are():
     state = at([[0.25, 0, REST], [0.5, 0.3, 0.09996], [0, 0.4, REST]])
     frames, acc = point_frames([0.0, 0.0, 0.0], [0.5, 0.0, 0.4], [1.0, 0.0, 0.0])
     assert not run.contacts(state, frames).any()
-    after, (push, _) = run.step(state, frames, acc)
+    after, push = run.step(state, frames, acc)
     jax.tree.map(np.testing.assert_array_equal, after, state)
     np.testing.assert_array_equal(push, 0)
 
@@ -343,6 +373,6 @@ def test_a_pillar_stops_the_box():
     run = compiled(BOX, POINT, (PILLAR,))
     state = at([[0, 0, 0.19996]], linvel=[[1.0, 0, 0]])
     for _ in range(60):
-        state, (push, _) = run.step(state, places=(f32([[0.55, 0.05], [3.0, 3.0]]),))
+        state, push = run.step(state, places=(f32([[0.55, 0.05], [3.0, 3.0]]),))
         np.testing.assert_array_equal(push, 0)
     assert 0.0 < state.pos[0, 0] < 0.06  # 0.05 m of room, where a free box slides on

@@ -85,3 +85,10 @@ def test_only_the_place_relative_to_the_robot_matters(yaw, x, y):
 def test_wrong_options_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Lidar(**wrong)
+
+
+def test_headings_are_those_of_arctan2():
+    x, y = np.random.default_rng(0).normal(size=(2, 100_000)).astype(np.float32)
+    x[:6], y[:6] = [0, 1, -1, 0, 0, -1], [0, 0, 0, 1, -1, -1e-9]
+    expected = np.arctan2(y.astype(float), x.astype(float))
+    np.testing.assert_allclose(geometry.heading(jnp.asarray(x), jnp.asarray(y)), expected, atol=4e-7)

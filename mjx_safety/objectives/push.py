@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import checks
+from mjx_safety import checks, short
 from mjx_safety.objectives.base import Objective
 from mjx_safety.objects.base import Placement
 from mjx_safety.view import View
@@ -58,7 +58,7 @@ class Push(Objective):
     def measure(self, view: View) -> jax.Array:
         """Distances from the box to robot and goal, [2]."""
         box = view.pos["box"][0]
-        return jnp.stack([jnp.linalg.norm(box - view.robot_pos), jnp.linalg.norm(box - self.position(view))])
+        return jnp.stack([short.norm(box - view.robot_pos, 0), short.norm(box - self.position(view), 0)])
 
     def reward(self, view: View, before: jax.Array) -> jax.Array:
         """reward_box_dist * (fall of robot's distance, while it was over null_dist) + reward_box_goal * (of goal's)"""

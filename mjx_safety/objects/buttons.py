@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import checks
+from mjx_safety import checks, short
 from mjx_safety.contact import Obstacle
 from mjx_safety.objects.base import Objects, Placement
 from mjx_safety.view import View
@@ -40,7 +40,7 @@ class Buttons(Objects):
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """cost * (number of contact points with wrong buttons) while the timer is 0."""
         wrong = jnp.arange(self.num) != view.target
-        pressed = jnp.sum(jnp.where(wrong, view.contacts[self.name], 0.0))
+        pressed = short.sum(jnp.where(wrong, view.contacts[self.name], 0.0), 0)
         return {"cost_buttons": self.cost * jnp.where(view.timer == 0, pressed, 0.0)}
 
     def visible(self, view: View) -> jax.Array:

@@ -3,9 +3,8 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from mjx_safety import boxes, checks
+from mjx_safety import boxes, checks, short
 from mjx_safety.objects.base import Objects, Placement
 from mjx_safety.view import View
 
@@ -44,7 +43,7 @@ class Gremlins(Objects):
 
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """contact_cost * (number of contact points between the robot and gremlins)."""
-        return {"cost_gremlins": self.contact_cost * jnp.sum(view.contacts[self.name])}
+        return {"cost_gremlins": self.contact_cost * short.sum(view.contacts[self.name], 0)}
 
     def boxes(self) -> boxes.Kind:
         part = ((0.0, 0.0, 0.0), (self.size, self.size, self.size))

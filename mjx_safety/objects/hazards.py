@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import checks
+from mjx_safety import checks, short
 from mjx_safety.objects.base import Objects, Placement
 from mjx_safety.view import View
 
@@ -36,4 +36,4 @@ class Hazards(Objects):
 
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """Depth inside each disc, summed: cost * sum_i (size - d_i) where d_i <= size."""
-        return {"cost_hazards": self.cost * jnp.sum(jnp.maximum(0.0, self.size - view.distance(self.name)))}
+        return {"cost_hazards": self.cost * short.sum(jnp.maximum(0.0, self.size - view.distance(self.name)), 0)}

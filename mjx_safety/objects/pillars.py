@@ -3,9 +3,8 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from mjx_safety import checks
+from mjx_safety import checks, short
 from mjx_safety.contact import Obstacle
 from mjx_safety.objects.base import Objects, Placement
 from mjx_safety.view import View
@@ -40,7 +39,7 @@ class Pillars(Objects):
 
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """cost * (number of contact points between the robot and pillars)."""
-        return {"cost_pillars": self.cost * jnp.sum(view.contacts[self.name])}
+        return {"cost_pillars": self.cost * short.sum(view.contacts[self.name], 0)}
 
     def obstacle(self) -> Obstacle:
         return Obstacle("cylinder", (self.size, self.half_height, 0.0), self.height)

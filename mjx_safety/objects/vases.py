@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import boxes, checks
+from mjx_safety import boxes, checks, short
 from mjx_safety.objects.base import Objects, Placement
 from mjx_safety.view import View
 
@@ -48,16 +48,16 @@ class Vases(Objects):
 
     def raw_costs(self, view: View) -> dict[str, jax.Array]:
         """Contact points, speeds and (where it has a weight) displacements, each over its threshold, summed."""
-        speed = jnp.linalg.norm(view.linvel[self.name], axis=-1)
+        speed = short.norm(view.linvel[self.name], -1)
         moving = jnp.where(speed >= self.velocity_threshold, speed, 0.0)
         costs = {
-            "cost_vases_contact": self.contact_cost * jnp.sum(view.contacts[self.name]),
-            "cost_vases_velocity": self.velocity_cost * jnp.sum(moving),
+            "cost_vases_contact": self.contact_cost * short.sum(view.contacts[self.name], 0),
+            "cost_vases_velocity": self.velocity_cost * short.sum(moving, 0),
         }
         if self.displace_cost:
-            moved = jnp.linalg.norm(view.pos[self.name][:, :2] - view.placed[self.name], axis=-1)
+            moved = short.norm(view.pos[self.name][:, :2] - view.placed[self.name], -1)
             moved = jnp.where(moved >= self.displace_threshold, moved, 0.0)
-            costs["cost_vases_displace"] = self.displace_cost * jnp.sum(moved)
+            costs["cost_vases_displace"] = self.displace_cost * short.sum(moved, 0)
         return costs
 
     def boxes(self) -> boxes.Kind:

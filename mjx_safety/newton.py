@@ -1,0 +1,133 @@
+"""Newton's method on what MuJoCo's constraint solver minimises, for systems of a few accelerations each.
+
+A system with inertia M under forces f, whose contacts push as `contact.edges` has it, accelerates by the a that makes
+
+    1/2 a'M a - f'a + sum over edges of 1/2 k min(0, row a + offset)^2
+
+least (MuJoCo's documentation, "Computation", section "Primal problem"). What belongs to a batch comes last: slots and
+environments, as in `spatial`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mjx_safety import contact, short, spatial
+from mjx_safety.spatial import keep
+
+TOLERANCE = 1e-4  # relative change of the accelerations at which Newton's method has converged
+
+
+class Contacts(NamedTuple):
+    """Contacts of a system of n accelerations; the first direction is the normal, the others are those of friction.
+
+    Attributes:
+      rows: the acceleration along each direction that those of the system give, [directions, n, contacts, ...].
+      offset: what it has besides, beyond the reference [directions, contacts, ...].
+      stiffness: of each edge, 0 where nothing touches, [contacts, ...].
+      friction: coefficients [directions - 1, contacts or 1, ...].
+    """
+
+    rows: jax.Array
+    offset: jax.Array
+    stiffness: jax.Array
+    friction: Any
+
+    def along(self, acc: jax.Array) -> jax.Array:
+        """Accelerations along the directions, beyond the reference [directions, contacts, ...]."""
+        return short.sum(self.rows * acc[None, :, None], 1) + self.offset
+
+    def press(self, along: jax.Array) -> tuple:
+        """Forces, and how they fall, as of `contact.edges`."""
+        return contact.edges(along, self.stiffness, self.friction)
+
+
+class System(NamedTuple):
+    """What is minimised.
+
+    Attributes:
+      inertia: [n, n, ...].
+      force: [n, ...].
+      start: accelerations [n, ...] to start from.
+      contacts: `Contacts`; None where there cannot be any.
+    """
+
+    inertia: jax.Array
+    force: jax.Array
+    start: jax.Array
+    contacts: Any
+
+
+class Terms(NamedTuple):
+    """Of a step of Newton's method.
+
+    Attributes:
+      matrix: the Hessian's lower triangle by rows, [...] each.
+      slope: the gradient [n, ...].
+      forces: of the contacts along their directions [directions, contacts, ...].
+      fall: how they fall with the accelerations along the directions, see `contact.edges`.
+      stiff: and with those of the system, see `stiffen`.
+    """
+
+    matrix: list[list]
+    slope: jax.Array
+    forces: Any = None
+    fall: Any = None
+    stiff: Any = None
+
+
+def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound: Any = None) -> Terms:
+    """The terms at accelerations [n, ...].
+
+    Args:
+      system: what is minimised.
+      acc: where.
+      along: accelerations along the contacts' directions where more than the system's own play a part.
+      bound: factors [contacts, ...] on the contacts' share of the Hessian.
+    """
+    inertia, contacts = system.inertia, system.contacts
+    slope = short.sum(inertia * acc, 1) - system.force
+    if contacts is None:
+        return Terms([[inertia[i, j] for j in range(i + 1)] for i in range(len(inertia))], slope)
+    forces, *fall = contacts.press(keep(contacts.along(acc) if along is None else along))
+    stiff = stiffen(contacts.rows, *fall)
+    stiff = keep(stiff if bound is None else stiff * bound)
+    # By columns, each from the diagonal down.
+    columns = [inertia[j:, j] + gather(stiff[:, j:], contacts.rows[:, j : j + 1]) for j in range(len(inertia))]
+    columns, slope = keep((columns, slope - gather(contacts.rows, forces[:, None])))
+    return Terms([[columns[j][i - j] for j in range(i + 1)] for i in range(len(inertia))], slope, forces, fall, stiff)
+
+
+def stiffen(rows: jax.Array, steep: jax.Array, mixed: jax.Array, own: jax.Array) -> jax.Array:
+    """How forces along directions fall with the accelerations that rows are of, [directions, n, contacts, ...]."""
+    normal = steep * rows[0] + short.sum(mixed[:, None] * rows[1:], 0)
+    return jnp.concatenate([normal[None], mixed[:, None] * rows[:1] + own[:, None] * rows[1:]])
+
+
+def gather(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Sum over directions and contacts of products of [directions, n or 1, contacts, ...], [n, ...]."""
+    return short.sum(short.sum(left * right, 0), 1)
+
+
+def change(system: System, acc: jax.Array) -> jax.Array:
+    """What a step of Newton's method takes from the accelerations [n, ...]."""
+    found = terms(system, acc)
+    return jnp.stack(spatial.solve(found.matrix, list(found.slope)))
+
+
+def minimise(step: Callable[[Any], Any], start: Any, most: int) -> Any:
+    """Takes what `step` says from accelerations until they hardly change, `most` times at most."""
+
+    def newton(carry):
+        count, _, acc = carry
+        taken = keep(step(acc))
+        acc = jax.tree.map(jnp.subtract, acc, taken)
+        moves = jax.tree.map(lambda t, a: jnp.any(jnp.abs(t) > TOLERANCE * (1 + jnp.abs(a))), taken, acc)
+        return count + 1, jnp.any(jnp.stack(jax.tree.leaves(moves))), acc
+
+    def more(carry):
+        return (carry[0] < most) & carry[1]
+
+    return jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), start))[2]
