@@ -47,7 +47,7 @@ SWEEP_WORDS = tyro.constructors.PrimitiveConstructorSpec(
 class Config:
     """Settings of a run. The defaults are the `cpu` preset."""
 
-    algorithm: str = "ppo_lagrangian"
+    algorithm: str = "trpo_lagrangian"
     """What learns; see docs/algorithms.md."""
 
     total_steps: int = 8_000_000
@@ -190,6 +190,7 @@ PRESETS = {
     # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch.
     # target_kl is where their PPO stops, 1.2 x 0.01; the trust region of their TRPO and CPO is PAPER_TRUST_REGION.
     "paper": Config(
+        algorithm="ppo_lagrangian",
         total_steps=10_000_000,
         num_envs=1024,
         num_steps=32,

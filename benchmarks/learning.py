@@ -1,6 +1,6 @@
 """Trains a slate of tasks and sets what was learned beside the published numbers.
 
-    python -m benchmarks.learning --tasks SG6 --algorithms ppo ppo_lagrangian --seeds 0 1 2
+    python -m benchmarks.learning --tasks SG6 --algorithms ppo trpo_lagrangian --seeds 0 1 2
 
 All seeds of a task and algorithm train in one program, for as many steps as the Safety Gym paper's runs. Each seed
 appends a JSON object to the output; docs/learning.md is written anew from all of them, and says what is missing. A
@@ -42,7 +42,7 @@ class Args:
 
     tasks: tuple[str, ...] = ("SG6",)
     """Slates (SG6, SG18, SG1, SG2, SGPoint, SGCar, SGDoggo) and registered ids."""
-    algorithms: tuple[str, ...] = ("ppo_lagrangian",)
+    algorithms: tuple[str, ...] = ("trpo_lagrangian",)
     """Names as in `python -m agents.train --algorithm`."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Trained together."""

@@ -22,6 +22,7 @@ CG_ITERATIONS = 10
 DAMPING = 0.1
 BACKTRACK = 0.8
 BACKTRACK_STEPS = 10
+CURVATURE_STRIDE = 8  # every so many samples make up Fisher's matrix: Schulman et al. 2015, appendix C.1, take a tenth
 
 EPS = 1e-8
 
@@ -53,9 +54,9 @@ def pose(policy: dict, batch: "Batch") -> Problem:
     params, unravel = ravel_pytree(policy)
     old_log_std = policy["log_std"]
 
-    def distribution(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def distribution(vector: jax.Array, obs: jax.Array = batch.obs) -> tuple[jax.Array, jax.Array]:
         policy = unravel(vector)
-        return networks.mlp(policy["mean"], batch.obs), policy["log_std"]
+        return networks.mlp(policy["mean"], obs), policy["log_std"]
 
     def surrogates(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
         ratio = jnp.exp(networks.log_prob(*distribution(vector), batch.action) - batch.log_prob)
@@ -64,15 +65,15 @@ def pose(policy: dict, batch: "Batch") -> Problem:
     def kl(vector: jax.Array) -> jax.Array:
         return jnp.mean(networks.kl_divergence(*distribution(vector), batch.mean, old_log_std))
 
-    _, push = jax.linearize(distribution, params)
+    some = batch.obs[::CURVATURE_STRIDE]
+    _, push = jax.linearize(lambda vector: distribution(vector, some), params)
     pull = jax.linear_transpose(push, params)
-    num_samples = batch.advantage.size
 
     def curvature(x: jax.Array) -> jax.Array:
         # KL's Hessian where it vanishes: of a Gaussian 1 / variance in the mean and 2 in log_std, carried to the
         # parameters by the network's Jacobian on both sides.
         mean, log_std = push(x)
-        (fisher,) = pull((mean * jnp.exp(-2.0 * old_log_std) / num_samples, 2.0 * log_std))
+        (fisher,) = pull((mean * jnp.exp(-2.0 * old_log_std) / len(some), 2.0 * log_std))
         return reduce.average(fisher) + DAMPING * x
 
     return Problem(params, unravel, surrogates, kl, curvature)
