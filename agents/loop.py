@@ -314,7 +314,7 @@ class Trainer:
         config, algorithm, params = self.config, self._algorithm, state.params
         policy_metrics = {}
         if algorithm.step:
-            whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), batch)
+            whole = jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), batch)
             policy, policy_metrics = algorithm.step(params["policy"], whole, constraint, hyper)
             params = params | {"policy": policy}
         old_log_std = state.params["policy"]["log_std"]

@@ -84,7 +84,8 @@ def line_batch(cost: float = 0.0) -> Batch:
     action, ones, zeros = jnp.array([[1.0], [-1.0]]), jnp.ones((2, 1)), jnp.zeros((2, 1))
     sign = action[:, 0]
     log_prob = networks.log_prob(zeros, jnp.zeros(1), action)
-    return Batch(ones, action, zeros, log_prob, sign, cost * sign, zeros[:, 0], zeros[:, 0])
+    batch = Batch(ones, action, zeros, log_prob, sign, cost * sign, zeros[:, 0], zeros[:, 0])
+    return jax.tree.map(lambda x: x[None], batch)  # one block
 
 
 def moved(step, batch, at, target_kl=TARGET_KL):
@@ -135,13 +136,15 @@ def test_conjugate_gradient_by_hand():
 def test_curvature_is_the_hessian_of_the_divergence():
     mean = networks.init_mlp(jax.random.key(0), (3, 4, 2), head_scale=1.0)
     policy = {"mean": mean, "log_std": jnp.array([-0.5, 0.3])}
-    obs = jax.random.normal(jax.random.key(1), (5, 3))
-    zeros = jnp.zeros(5)
-    batch = Batch(obs, jnp.zeros((5, 2)), networks.mlp(mean, obs), zeros, zeros, zeros, zeros, zeros)
+    obs = jax.random.normal(jax.random.key(1), (12, 5, 3))
+    zeros = jnp.zeros((12, 5))
+    batch = Batch(obs, jnp.zeros((12, 5, 2)), networks.mlp(mean, obs), zeros, zeros, zeros, zeros, zeros)
+    some = jax.tree.map(lambda x: x[::8], batch)  # the blocks that count
 
     def matrices():
         problem = trust_region.pose(policy, batch)
-        return jax.vmap(problem.curvature)(jnp.eye(len(problem.params))), jax.hessian(problem.kl)(problem.params)
+        divergence = trust_region.pose(policy, some).kl
+        return jax.vmap(problem.curvature)(jnp.eye(len(problem.params))), jax.hessian(divergence)(problem.params)
 
     curvature, hessian = on_one_device(matrices, QUICK)()
     np.testing.assert_allclose(curvature, hessian + 0.1 * np.eye(len(hessian)), atol=1e-4)

@@ -22,7 +22,7 @@ CG_ITERATIONS = 10
 DAMPING = 0.1
 BACKTRACK = 0.8
 BACKTRACK_STEPS = 10
-CURVATURE_STRIDE = 8  # every so many samples make up Fisher's matrix: Schulman et al. 2015, appendix C.1, take a tenth
+CURVATURE_STRIDE = 8  # blocks of samples to one in Fisher's matrix: Schulman et al. 2015, appendix C.1, take a tenth
 
 EPS = 1e-8
 
@@ -73,7 +73,7 @@ def pose(policy: dict, batch: "Batch") -> Problem:
         # KL's Hessian where it vanishes: of a Gaussian 1 / variance in the mean and 2 in log_std, carried to the
         # parameters by the network's Jacobian on both sides.
         mean, log_std = push(x)
-        (fisher,) = pull((mean * jnp.exp(-2.0 * old_log_std) / len(some), 2.0 * log_std))
+        (fisher,) = pull((mean * jnp.exp(-2.0 * old_log_std) / (mean.size // mean.shape[-1]), 2.0 * log_std))
         return reduce.average(fisher) + DAMPING * x
 
     return Problem(params, unravel, surrogates, kl, curvature)
