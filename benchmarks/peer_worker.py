@@ -92,14 +92,14 @@ def crax(task: str, num_envs: int) -> None:
 
 
 def omnisafe(task: str, epoch_steps: int) -> None:
-    """PPOLag by OmniSafe's own settings but for threads and the length of an epoch, which is a round."""
+    """TRPOLag by OmniSafe's own settings but for threads and the length of an epoch, which is a round."""
     import omnisafe
 
     settings = {
         "train_cfgs": {"torch_threads": 1},  # theirs is 16; such small networks only wait for each other
         "algo_cfgs": {"steps_per_epoch": epoch_steps},
     }
-    agent = omnisafe.Agent("PPOLag", task, custom_cfgs=settings)
+    agent = omnisafe.Agent("TRPOLag", task, custom_cfgs=settings)
     logger = agent.agent.logger
     end_epoch, requests = logger.dump_tabular, rounds()
 

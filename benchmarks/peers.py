@@ -3,7 +3,7 @@
     python -m benchmarks.peers --tasks PointGoal1 CarGoal2
 
 For every task: ours under random actions with auto-reset, Safety-Gymnasium in one process and in as many as there are
-cores, and beside PointGoal1 the point's goal task of CRAX. Then training, learning included: PPO-Lagrangian of ours,
+cores, and beside PointGoal1 the point's goal task of CRAX. Then training, learning included: TRPO-Lagrangian of ours,
 and OmniSafe's. While one steps, the others sleep. Each peer gets a virtual environment of its own, with pinned versions
 of what it needs, at the first run; one that cannot be had is reported as missing. Peers run on the CPU; so do we with
 JAX_PLATFORMS=cpu.

@@ -180,12 +180,12 @@ MuJoCo's: soft, condim 6 with the pyramidal cone, solref (0.02, 1), solimp (0.9,
 with implicit damping. What differs from MuJoCo and MJX is how little is computed, and in which form.
 
 - **Point** (`planar.py`): three degrees of freedom in closed form; its contact with the floor is inert. Among pillars,
-  buttons and walls Newton's method finds its accelerations.
+  buttons and walls Newton's method (`newton.py`) finds its accelerations.
 - **Car, Doggo** (`articulated.py`): each Newton step on Gauss's principle is one pass of the articulated-body algorithm
   with inertias to which contacts are added, in single components, so that a batch of robots is elementwise arithmetic.
 - **Vases, gremlins, the push box** (`boxes.py`): six degrees of freedom each, solved beside a robot that moves as
   prescribed, because they weigh 1/650 of the lightest robot or less. The push box weighs 1/40 of the Point: there the
-  two are solved together.
+  two are one system, each Newton step an elimination of the box's six accelerations and then the Point's three.
 - **Only what can touch** (`physics.py`): every environment pays for its robot on the floor; those in which something is
   in reach or still moving are gathered into chunks and stepped again with contacts (`sparse.cond`).
 

@@ -50,22 +50,21 @@ class Lidar:
             return jnp.zeros(self.num_bins)
         on_floor = positions * jnp.array([1.0, 1.0, 0.0])
         ego = rotate_back(robot_mat, on_floor - robot_pos)  # [num, 3]
-        dist = jnp.hypot(ego[:, 0], ego[:, 1])
+        dist = short.norm(ego[:, :2], 1)
         turn = heading(ego[:, 0], ego[:, 1]) / (2 * jnp.pi)
         sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # [num], in [0, num_bins]
-        first = jnp.minimum(jnp.floor(sector), self.num_bins - 1)
         if self.max_dist is None:
             closeness = jnp.exp(-self.exp_gain * dist)
         else:
             closeness = jnp.maximum(0.0, self.max_dist - dist) / self.max_dist
 
-        ahead = jnp.arange(self.num_bins, dtype=jnp.float32) - first[:, None]
-        step = jnp.where(ahead < 0, ahead + self.num_bins, ahead)  # [num, num_bins], bins counted from the first
-        share = jnp.where(step == 0, 1.0, 0.0)
+        bins = jnp.arange(self.num_bins, dtype=jnp.float32)
         if self.alias:
-            place = (sector - first)[:, None]
-            share = jnp.where(step == 1, jnp.maximum(share, place), share)
-            share = jnp.where(step == self.num_bins - 1, jnp.maximum(share, 1.0 - place), share)
+            apart = jnp.abs(sector[:, None] - (bins + 0.5))  # from the middle of each bin, [num, num_bins]
+            # Within a bin all of it; half-way into it, half of it in either neighbour.
+            share = jnp.clip(1.5 - jnp.minimum(apart, self.num_bins - apart), 0.0, 1.0)
+        else:
+            share = jnp.where(bins == jnp.minimum(jnp.floor(sector), self.num_bins - 1)[:, None], 1.0, 0.0)
         return short.max(closeness[:, None] * share, 0)
 
 

@@ -55,12 +55,12 @@ def test_a_slate_is_trained_evaluated_and_shown(toy, tmp_path, monkeypatch, caps
         assert row["stochastic"]["episodes"] == row["deterministic"]["episodes"] == 3
         assert row["curve"]["env_steps"] == [256, 512, 768, 1024]
         assert row["seconds"] > 0
-        assert row["algorithm"] == "ppo_lagrangian"
+        assert row["algorithm"] == "trpo_lagrangian"
         assert "commit" in row
     text = page.read_text()
-    assert "| PPO-PID | cpu | 25 | 1.02e+03 | 2 |" in text
+    assert "| TRPO-PID | cpu | 25 | 1.02e+03 | 2 |" in text
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [
-        "PointGoal1-ppo_lagrangian-cpu-1024-seeds=0+1-limits=25"
+        "PointGoal1-trpo_lagrangian-cpu-1024-seeds=0+1-limits=25"
     ]
     assert "*missing* 6 of 6 tasks" in text  # 1024 steps do not compare
     capsys.readouterr()
