@@ -174,7 +174,7 @@ def _word(value: float) -> str:
 
 
 PRESETS = {
-    # Reached 20 return at 25 cost on PointGoal1 within minutes on two CPU cores.
+    # On PointGoal1 22 return at 25 cost within minutes on two CPU cores: docs/learning.md.
     "cpu": Config(),
     # Few, large updates: a GPU is bound by kernel launches, not by rows.
     "gpu": Config(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mjx_safety import short, sparse
 from mjx_safety.objects.base import Placement, Rectangle
 
 TRIES = 100  # of one thing, before the layout starts again
@@ -68,7 +69,7 @@ class Layout:
             positions, valid = jax.lax.scan(place, nowhere, (jnp.arange(self.num), candidates, apart))
             return positions, valid.all()
 
-        return _until_valid(attempt, key, RESTARTS)
+        return sparse.until(attempt, key, (), tries=RESTARTS, fraction=4)
 
     def resample(self, key: jax.Array, index: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A new place for one thing among the others, where these are now.
@@ -84,10 +85,10 @@ class Layout:
         bounds, share, apart = jnp.asarray(self._bounds[index]), jnp.asarray(self._share[index]), self._apart[index]
         others = positions.at[index].set(_FAR)
 
-        def attempt(key):
+        def attempt(key, others):
             return _first_valid(_candidates(key, bounds, share), others, jnp.asarray(apart))
 
-        return _until_valid(attempt, key, REDRAWS // TRIES)
+        return sparse.until(attempt, key, (others,), tries=REDRAWS // TRIES, fraction=1)
 
 
 def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
@@ -136,21 +137,5 @@ def _first_valid(candidates: jax.Array, placed: jax.Array, apart: jax.Array) -> 
     """The first candidate [TRIES, 2] that keeps `apart` [num] from everything placed [num, 2], and whether one does."""
     dx = candidates[:, None, 0] - placed[:, 0]
     dy = candidates[:, None, 1] - placed[:, 1]
-    valid = jnp.all(dx * dx + dy * dy >= apart * apart, axis=1)
+    valid = short.all(dx * dx + dy * dy >= apart * apart, 1)
     return candidates[jnp.argmax(valid)], valid.any()
-
-
-def _until_valid(attempt, key: jax.Array, tries: int) -> tuple[jax.Array, jax.Array]:
-    def again(carry):
-        _, _, valid, count = carry
-        return ~valid & (count < tries)
-
-    def body(carry):
-        key, _, _, count = carry
-        key, draw = jax.random.split(key)
-        return key, *attempt(draw), count + 1
-
-    nothing, _ = jax.eval_shape(attempt, key)
-    start = (key, jnp.zeros(nothing.shape, nothing.dtype), jnp.array(False), jnp.int32(0))
-    _, value, valid, _ = jax.lax.while_loop(again, body, start)
-    return value, valid

@@ -34,6 +34,11 @@ def any(x: jax.Array, axis: int) -> jax.Array:
     return _reduce(jnp.logical_or, x, axis)
 
 
+def all(x: jax.Array, axis: int) -> jax.Array:
+    """`jnp.all`."""
+    return _reduce(jnp.logical_and, x, axis)
+
+
 def norm(x: jax.Array, axis: int) -> jax.Array:
     """`jnp.linalg.norm`."""
     return jnp.sqrt(sum(x * x, axis))

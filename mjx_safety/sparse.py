@@ -52,6 +52,63 @@ def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *
     return single(pred, args, otherwise)
 
 
+def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: int, fraction: int) -> tuple:
+    """`attempt(key, *args)` with new keys until it is valid; in a batch only those that still wait try again.
+
+    Args:
+      attempt: pure function of one environment: an array, and whether it is valid, bool []; it must not close over
+        traced values.
+      key: random key.
+      args: arrays.
+      tries: most attempts.
+      fraction: as of `cond`.
+
+    Returns:
+      What the last attempt yielded.
+    """
+
+    def again(key, *args):
+        key, draw = jax.random.split(key)
+        return key, *attempt(draw, *args)
+
+    @custom_vmap
+    def batch(keys, *args):
+        num = len(keys)
+        chunk = max(1, -(-num // fraction))
+
+        def waiting(carry):
+            _, _, valid, count = carry
+            return ~valid & (count < tries)
+
+        def work(carry):
+            keys, value, valid, count = carry
+            rows = jnp.nonzero(waiting(carry), size=chunk, fill_value=num)[0].astype(jnp.int32)
+            new = jax.vmap(again)(*(jnp.take(x, rows, axis=0, mode="clip") for x in (keys, *args)))
+            done = (x.at[rows].set(y, mode="drop") for x, y in zip((keys, value, valid), new, strict=True))
+            return *done, count.at[rows].add(1, mode="drop")
+
+        value, valid = (jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(jax.vmap(attempt), keys, *args))
+        start = keys, value, valid, jnp.zeros(num, jnp.int32)
+        return jax.lax.while_loop(lambda carry: waiting(carry).any(), work, start)[1:3]
+
+    @batch.def_vmap
+    def _(axis_size, in_batched, *operands):
+        operands = _broadcast(axis_size, in_batched, operands)
+        out = batch(*(x.reshape((axis_size * x.shape[1], *x.shape[2:])) for x in operands))
+        out = tuple(x.reshape((axis_size, x.shape[0] // axis_size, *x.shape[1:])) for x in out)
+        return out, (True, True)
+
+    @custom_vmap
+    def single(*operands):
+        return tuple(x[0] for x in batch(*(x[None] for x in operands)))
+
+    @single.def_vmap
+    def _(axis_size, in_batched, *operands):
+        return batch(*_broadcast(axis_size, in_batched, operands)), (True, True)
+
+    return single(key, *args)
+
+
 def _broadcast(axis_size: int, in_batched: Any, operands: Any) -> Any:
     def one(batched, x):
         return x if batched else jnp.broadcast_to(x, (axis_size, *jnp.shape(x)))

@@ -82,3 +82,25 @@ def test_empty_arrays_pass_through_nested_batches():
     value, nothing = jax.jit(jax.vmap(jax.vmap(run)))(x)
     np.testing.assert_array_equal(value, np.where(x > 0, x + 1, x))
     assert nothing.shape == (2, 3, 0)
+
+
+def test_until_gives_each_what_it_would_get_alone():
+    """A batch of waits, nested or not, is its single waits; who runs out of tries is not valid."""
+
+    def attempt(key, limit):
+        x = jax.random.uniform(key)
+        return x, x < limit
+
+    def wait(key, limit):
+        return sparse.until(attempt, key, (limit,), tries=40, fraction=3)
+
+    keys, limits = jax.random.split(jax.random.key(0), 12), jnp.linspace(-0.1, 1.0, 12)
+    values, valid = jax.jit(jax.vmap(wait))(keys, limits)
+    np.testing.assert_array_equal(valid, values < limits)
+    assert not valid[0]
+    assert valid[2:].all()
+    single = jax.jit(wait)
+    for i in range(12):
+        np.testing.assert_array_equal(single(keys[i], limits[i])[0], values[i])
+    nested = jax.jit(jax.vmap(jax.vmap(wait)))(keys.reshape(3, 4), limits.reshape(3, 4))
+    np.testing.assert_array_equal(nested[0].ravel(), values)
