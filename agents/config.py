@@ -187,7 +187,8 @@ PRESETS = {
     ),
     # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into
     # minibatches. What stays ours: value targets are GAE + V instead of discounted returns-to-go, initial weights
-    # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch.
+    # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch,
+    # Fisher's matrix from every eighth block.
     # target_kl is where their PPO stops, 1.2 x 0.01; the trust region of their TRPO and CPO is PAPER_TRUST_REGION.
     "paper": Config(
         algorithm="ppo_lagrangian",

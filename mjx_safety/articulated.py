@@ -802,7 +802,7 @@ class Articulated:
             count = jnp.zeros(at[0].shape)
             for solid in self._solids(links):
                 for candidates in collide.obstacle(solid, thing.kind, thing.size, at, axes):
-                    count = count + jnp.sum(candidates.dist < 0, axis=0, dtype=jnp.float32)
+                    count = count + short.sum((candidates.dist < 0).astype(jnp.float32), 0)
             counts.append(count)
         return tuple(counts)
 

@@ -125,6 +125,11 @@ class _Problem(NamedTuple):
     theirs: jax.Array | None
     bound: Any
 
+    @property
+    def met(self) -> slice:
+        """The contacts that the robot may have a part in."""
+        return slice(0, self.paired.start)
+
     def along(self, acc: jax.Array) -> jax.Array:
         """Accelerations along the contacts' directions, beyond the reference.
 
@@ -260,8 +265,7 @@ class BoxPhysics:
         near, mat, touch, problem = self._meet(boxes, frames, frames_acc, places, home, time)
 
         def change(acc):
-            terms = newton.terms(problem.system, acc, problem.along(acc), problem.bound)
-            return jnp.stack(spatial.solve(terms.matrix, list(terms.slope)))
+            return newton.terms(problem.system, acc, problem.along(acc), problem.bound).change()
 
         acc = newton.minimise(change, problem.system.start, self._iterations)
         push = self._push(problem, touch, problem.along(acc), frames)
@@ -287,9 +291,8 @@ class BoxPhysics:
         """
         still = Accelerations(jnp.zeros_like(frames.linvel), jnp.zeros_like(frames.angvel))
         near, mat, touch, problem = self._meet(boxes, frames, still, places, home, time)
-        system = problem.system
-        meet = slice(0, problem.paired.start)  # the contacts that the robot may have a part in
-        arm = [x[meet] - y for x, y in zip(touch.pos, frames.pos[0], strict=True)]
+        system, meet = problem.system, problem.met
+        arm = _from_root(touch, meet, frames)
         forth = system.contacts.rows[:, :2, meet]
         turn = arm[0] * forth[:, 1] - arm[1] * forth[:, 0]
         rows = keep(-touch.robot[meet] * jnp.concatenate([forth, turn[:, None]], axis=1))
@@ -461,11 +464,11 @@ class BoxPhysics:
 
     def _push(self, problem: _Problem, touch: _Touch, along: jax.Array, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
-        contacts, meet = problem.system.contacts, slice(0, problem.paired.start)
+        contacts, meet = problem.system.contacts, problem.met
         forces = (contacts.press(keep(along))[0] * touch.robot)[:, None, meet]
         force = keep(list(short.sum(forces * contacts.rows[:, :3, meet], 0)))
-        arm = [x[meet] - y for x, y in zip(touch.pos, frames.pos[0], strict=True)]
-        return -self.mass * jnp.stack([short.sum(short.sum(x, 0), 0) for x in (*force, *cross(arm, force))])
+        turn = cross(_from_root(touch, meet, frames), force)
+        return -self.mass * jnp.stack([short.sum(short.sum(x, 0), 0) for x in (*force, *turn)])
 
     def _contacts_of(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> tuple[_Touch, slice]:
         """All contacts, and which of them are between two slots."""
@@ -648,6 +651,11 @@ def _touch(
     touch = _Touch(*fields)
     shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(touch)))
     return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), touch)
+
+
+def _from_root(touch: _Touch, some: slice, frames: Frames) -> Vec:
+    """Where some contacts are, seen from the origin of the robot's root."""
+    return [x[some] - y for x, y in zip(touch.pos, frames.pos[0], strict=True)]
 
 
 def _join(touches: list[_Touch]) -> _Touch:

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import checks, geometry, lidar, robots, scene, sparse
+from mjx_safety import checks, geometry, lidar, robots, scene, short, sparse
 from mjx_safety.boxes import Boxes
 from mjx_safety.contact import Forces
 from mjx_safety.layout import Layout
@@ -403,7 +403,7 @@ class Env:
                 thing = about if name == objective.name else view.pos[name][0]
                 readings[f"{name}_compass"] = lidar.compass(view.robot_pos, view.robot_mat, thing, task.compass_size)
             if task.goal_distance:
-                readings["goal_dist"] = jnp.exp(-jnp.linalg.norm((about - view.robot_pos)[:2]))[None]
+                readings["goal_dist"] = jnp.exp(-short.norm((about - view.robot_pos)[:2], 0))[None]
         if task.remaining:
             readings["remaining"] = (steps / task.num_steps).astype(jnp.float32)[None]
         return dict(sorted(readings.items()))

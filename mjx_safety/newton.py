@@ -77,6 +77,10 @@ class Terms(NamedTuple):
     fall: Any = None
     stiff: Any = None
 
+    def change(self) -> jax.Array:
+        """What the step takes from the accelerations [n, ...]."""
+        return jnp.stack(spatial.solve(self.matrix, list(self.slope)))
+
 
 def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound: Any = None) -> Terms:
     """The terms at accelerations [n, ...].
@@ -109,12 +113,6 @@ def stiffen(rows: jax.Array, steep: jax.Array, mixed: jax.Array, own: jax.Array)
 def gather(left: jax.Array, right: jax.Array) -> jax.Array:
     """Sum over directions and contacts of products of [directions, n or 1, contacts, ...], [n, ...]."""
     return short.sum(short.sum(left * right, 0), 1)
-
-
-def change(system: System, acc: jax.Array) -> jax.Array:
-    """What a step of Newton's method takes from the accelerations [n, ...]."""
-    found = terms(system, acc)
-    return jnp.stack(spatial.solve(found.matrix, list(found.slope)))
 
 
 def minimise(step: Callable[[Any], Any], start: Any, most: int) -> Any:

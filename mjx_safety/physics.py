@@ -198,13 +198,11 @@ class Physics:
     def _push(self, state, qpos, qvel, places, count):
         """The boxes beside a robot on its path, and its contact points with them in the end."""
         near, around, homes, put_back = self._choose(state, places, count)
-        dt = self._robot.timestep
 
         def substep(near, robot):
             index, qpos, qvel, later = robot
             frames = self._robot.frames(qpos, qvel)
-            after = self._robot.frames(qpos, later)  # at the same place: MuJoCo's contacts leave out J'v
-            acc = Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
+            acc = self._body_accelerations(frames, qpos, later)
             moved, _ = self._advance_boxes(near, around, homes, self._later(state, index), frames, acc)
             taken = index < count
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near), None
@@ -237,6 +235,12 @@ class Physics:
             }
 
         return near, around, homes, put_back
+
+    def _body_accelerations(self, frames, qpos, later):
+        """Those that give the bodies at `frames` joint velocities `later` a physics step later."""
+        dt = self._robot.timestep
+        after = self._robot.frames(qpos, later)  # at the same place: MuJoCo's contacts leave out J'v
+        return Accelerations((after.linvel - frames.linvel) / dt, (after.angvel - frames.angvel) / dt)
 
     def _advance_boxes(self, near, around, homes, time, frames, acc):
         """Light boxes after one physics step beside a robot that accelerates by `acc`, and what they do to it."""
@@ -303,7 +307,6 @@ class Physics:
         """One environment step with everything that can touch."""
         obstacles = self._near_places(state.qpos[:2], places)
         near, around, homes, put_back = self._choose(state, places, count)
-        dt = self._robot.timestep
 
         def substep(carry, index):
             qpos, qvel, near, _ = carry
@@ -312,8 +315,7 @@ class Physics:
             *after, qacc, heavy, push = self._advance_robot(qpos, qvel, jnp.zeros(6), *surroundings)
             light = {}
             if self._light:
-                later = self._robot.frames(qpos, qvel + dt * qacc)  # MuJoCo's contacts leave out J'v
-                acc = Accelerations((later.linvel - frames.linvel) / dt, (later.angvel - frames.angvel) / dt)
+                acc = self._body_accelerations(frames, qpos, qvel + self._robot.timestep * qacc)
                 light, felt = self._advance_boxes(near, around, homes, time, frames, acc)
                 *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
             taken = index < count

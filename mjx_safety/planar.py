@@ -7,8 +7,6 @@ float32 rounding. Among obstacles, Newton's method finds the accelerations, see 
 environments last, as `spatial` has it.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -171,7 +169,7 @@ class PlanarBody:
         system = self.system(qpos, qvel, ctrl, places, push)
         if system.contacts is None:
             return system.start
-        return newton.minimise(functools.partial(newton.change, system), system.start, ITERATIONS)
+        return newton.minimise(lambda acc: newton.terms(system, acc).change(), system.start, ITERATIONS)
 
     def system(self, qpos, qvel, ctrl, places, push) -> newton.System:
         """What determines the true accelerations [3, envs]; arguments as of `advance`, environments last."""

@@ -3,7 +3,8 @@
 `jax.lax.cond` becomes a select when it is batched, so every environment pays for both branches. Most of what an
 environment step may have to do is rare: a new episode, a new goal, a collision. `cond` gathers the environments
 whose predicate holds into small chunks, runs the function on one chunk after the other in a `while_loop`, and
-scatters the results back. With nothing to do the loop does not run at all.
+scatters the results back. With nothing to do the loop does not run at all. `until` does the same for what has to be
+tried until it succeeds.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
+
+from mjx_safety.batching import batched
 
 
 def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int) -> Any:
@@ -28,28 +30,13 @@ def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *
       A pytree like `otherwise`.
     """
 
-    @custom_vmap
-    def batch(pred, args, otherwise):
+    def many(pred, args, otherwise):
         return _by_chunks(pred, fn, args, otherwise, fraction)
 
-    @batch.def_vmap
-    def _(axis_size, in_batched, *operands):
-        operands = _broadcast(axis_size, in_batched, operands)
-        flat = jax.tree.map(lambda x: x.reshape((x.shape[0] * x.shape[1], *x.shape[2:])), operands)
-        out = batch(*flat)
-        out = jax.tree.map(lambda x: x.reshape((axis_size, x.shape[0] // axis_size, *x.shape[1:])), out)
-        return out, jax.tree.map(lambda _: True, out)
-
-    @custom_vmap
-    def single(pred, args, otherwise):
+    def one(pred, args, otherwise):
         return jax.lax.cond(pred, lambda: fn(*args), lambda: otherwise)
 
-    @single.def_vmap
-    def _(axis_size, in_batched, *operands):
-        out = batch(*_broadcast(axis_size, in_batched, operands))
-        return out, jax.tree.map(lambda _: True, out)
-
-    return single(pred, args, otherwise)
+    return batched(many, one)(pred, args, otherwise)
 
 
 def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: int, fraction: int) -> tuple:
@@ -71,8 +58,7 @@ def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: 
         key, draw = jax.random.split(key)
         return key, *attempt(draw, *args)
 
-    @custom_vmap
-    def batch(keys, *args):
+    def many(keys, *args):
         num = len(keys)
         chunk = max(1, -(-num // fraction))
 
@@ -91,29 +77,7 @@ def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: 
         start = keys, value, valid, jnp.zeros(num, jnp.int32)
         return jax.lax.while_loop(lambda carry: waiting(carry).any(), work, start)[1:3]
 
-    @batch.def_vmap
-    def _(axis_size, in_batched, *operands):
-        operands = _broadcast(axis_size, in_batched, operands)
-        out = batch(*(x.reshape((axis_size * x.shape[1], *x.shape[2:])) for x in operands))
-        out = tuple(x.reshape((axis_size, x.shape[0] // axis_size, *x.shape[1:])) for x in out)
-        return out, (True, True)
-
-    @custom_vmap
-    def single(*operands):
-        return tuple(x[0] for x in batch(*(x[None] for x in operands)))
-
-    @single.def_vmap
-    def _(axis_size, in_batched, *operands):
-        return batch(*_broadcast(axis_size, in_batched, operands)), (True, True)
-
-    return single(key, *args)
-
-
-def _broadcast(axis_size: int, in_batched: Any, operands: Any) -> Any:
-    def one(batched, x):
-        return x if batched else jnp.broadcast_to(x, (axis_size, *jnp.shape(x)))
-
-    return jax.tree.map(one, tuple(in_batched), tuple(operands))
+    return batched(many)(key, *args)
 
 
 def _by_chunks(pred, fn, args, otherwise, fraction):

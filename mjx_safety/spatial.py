@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from mjx_safety import short
+from mjx_safety.batching import batched
 
 BLOCK = 128  # environments at a time on a CPU: a robot's arrays then fit the cache, and the vectors are long enough
 
@@ -205,7 +205,6 @@ def lanes(fn: Callable[..., Any]) -> Callable[..., Any]:
         out = fn(*jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), args))
         return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), out)
 
-    @custom_vmap
     def many(*args):
         size = len(jax.tree.leaves(args)[0])
         num_blocks = -(-size // BLOCK) if jax.default_backend() == "cpu" else 1
@@ -218,21 +217,7 @@ def lanes(fn: Callable[..., Any]) -> Callable[..., Any]:
         )
         return jax.tree.map(lambda x: x.reshape(size + spare, *x.shape[2:])[:size], out)
 
-    @many.def_vmap
-    def _(size, batched, *args):
-        args = _spread(size, batched, args)
-        out = many(*jax.tree.map(lambda x: x.reshape(size * x.shape[1], *x.shape[2:]), args))
-        return _all(jax.tree.map(lambda x: x.reshape(size, len(x) // size, *x.shape[1:]), out))
-
-    @custom_vmap
-    def one(*args):
-        return jax.tree.map(lambda x: x[0], many(*jax.tree.map(lambda x: jnp.asarray(x)[None], args)))
-
-    @one.def_vmap
-    def _(size, batched, *args):
-        return _all(many(*_spread(size, batched, args)))
-
-    return one
+    return batched(many)
 
 
 def traced_once(method: Callable[..., Any], static: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -245,18 +230,6 @@ def traced_once(method: Callable[..., Any], static: tuple[str, ...] = ()) -> Cal
       static: its arguments that are numbers of Python.
     """
     return jax.jit(method, static_argnames=("self", *static))
-
-
-def _spread(size: int, batched, args):
-    return jax.tree.map(
-        lambda is_batched, x: x if is_batched else jnp.broadcast_to(x, (size, *jnp.shape(x))),
-        tuple(batched),
-        tuple(args),
-    )
-
-
-def _all(out):
-    return out, jax.tree.map(lambda _: True, out)
 
 
 def keep(tree: Any) -> Any:

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from mjx_safety import checks
 from mjx_safety.objectives.base import Objective
@@ -43,7 +42,7 @@ class Button(Objective):
 
     def reward(self, view: View, before: jax.Array) -> jax.Array:
         """reward_distance * (distance before - distance now)"""
-        return jnp.sum(self.reward_distance * (before - self.measure(view)))
+        return self.reward_distance * (before - self.measure(view))[0]
 
     def reached(self, view: View) -> jax.Array:
         """Whether the robot touches the goal button, bool []."""
