@@ -190,7 +190,7 @@ class Env:
         Args:
           world: arrays as `get_world` gives them. Positions of the robot and of every kind are needed; what else is
             missing is zero: velocities, upright default pose, last action, time, timer. Gremlins without a centre are
-            where they would be at that time, and without a yaw they have not been turned.
+            where they would be at that time; without a yaw, it is worked out from how they are pushed.
           key: for the goals to come.
 
         Raises:
@@ -201,9 +201,8 @@ class Env:
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
         centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in world}
-        turned = {name: (upright | world)[f"{name}_quat"] for name in self._homes()}
-        yaws = {f"{name}_yaw": geometry.twist(quat) for name, quat in turned.items()}
-        world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | yaws | world
+        known = [name for name in self._homes() if f"{name}_yaw" in world]
+        world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
         qpos, qvel = robots.coordinates(self.task.robot, body, world["joint_pos"], world["joint_vel"])
@@ -218,7 +217,11 @@ class Env:
         places = [
             world[f"{name}_center" if name in home else f"{name}_pos"].reshape(-1, 3)[:, :2] for name in self._slots
         ]
-        physics = self._physics.settle(PhysicsState(qpos, qvel, boxes, home, world["time"]))
+        physics = PhysicsState(qpos, qvel, boxes, home, world["time"])
+        for name, yaw in self._physics.first_yaws(physics).items():
+            if name not in known:
+                home[name] = home[name].at[:, 2].set(yaw)
+        physics = self._physics.settle(physics.replace(home=home))
         target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
         timer = world["buttons_timer"].astype(jnp.int32)
         return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], key)

@@ -44,11 +44,6 @@ def quat_to_yaw(quat: jax.Array) -> jax.Array:
     return jnp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
-def twist(quat: jax.Array) -> jax.Array:
-    """The turn about the vertical that a tilt about some level axis was added to, radians [...], of [..., 4]."""
-    return 2 * jnp.arctan2(quat[..., 3], quat[..., 0])
-
-
 def quat_to_mat(quat: jax.Array) -> jax.Array:
     """Rotation matrix [3, 3] of a unit quaternion (w first) [4]."""
     w, x, y, z = quat

@@ -117,6 +117,14 @@ class Physics:
         }
         return state.replace(boxes=state.boxes | still)
 
+    def first_yaws(self, state: PhysicsState) -> dict[str, jax.Array]:
+        """Headings to which what circles turns back, radians [num] by kind, worked out from everything else."""
+        frames = self._robot.frames(state.qpos, state.qvel)
+        return {
+            name: self._boxes[name].first_yaw(state.boxes[name], frames, home[:, :2], state.time)
+            for name, home in state.home.items()
+        }
+
     def forces(self, state: PhysicsState, ctrl: jax.Array) -> Forces:
         """Forces on the robot at `state` as if nothing but the floor touched it: where an episode begins."""
         nowhere = tuple(jnp.full((0, 2), _FAR) for _ in self._obstacles)

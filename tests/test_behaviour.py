@@ -178,3 +178,32 @@ def test_gremlins_circle_late_and_just_inside_their_circles():
         np.testing.assert_allclose(after["gremlins_pos"][:, 2], 0.1996, atol=1e-4)
         for _ in range(35):
             state = task.step(state, jnp.zeros(2))
+
+
+def test_the_heading_of_a_pushed_gremlin_s_target_can_be_told_from_its_pose():
+    """A robot stands in the way of gremlins; the world is told without `gremlins_yaw`, as recordings have it."""
+    task = compiled("PointButton1")
+    bearings = jnp.linspace(0, 2 * jnp.pi, 16, endpoint=False)
+    centres = jnp.stack([0.45 * jnp.cos(bearings), 0.45 * jnp.sin(bearings), 0 * bearings + 0.1], axis=1)
+    far = button_world()["gremlins_pos"]
+    worlds = jax.vmap(lambda centre: button_world(gremlins_pos=far.at[0].set(centre)))(centres)
+    keys = jax.random.split(jax.random.key(0), 16)
+    states = task.set_worlds(worlds, keys)
+    before, after, touching = [], [], []
+    for _ in range(150):
+        states = task.steps(states, jnp.zeros((16, 2)))
+        seen = task.get_worlds(states)
+        known = states.physics.home["gremlins"][:, 0, 2]
+        again = task.set_worlds({name: x for name, x in seen.items() if name != "gremlins_yaw"}, keys)
+        quat = seen["gremlins_quat"][:, 0]
+        before.append(np.abs(2 * jnp.arctan2(quat[:, 3], quat[:, 0]) - known))
+        after.append(np.abs(again.physics.home["gremlins"][:, 0, 2] - known))
+        touching.append(states.costs["cost_gremlins"] > 0)
+    before, after, touching = (np.stack(x) for x in (before, after, touching))
+    pushed, parted = (before > 0.01) & touching, (before > 0.01) & ~touching
+    assert pushed.sum() > 100
+    assert parted.sum() > 20
+    assert np.median(before[pushed]) > 0.1
+    assert np.median(after[pushed]) < 0.25 * np.median(before[pushed])
+    assert np.quantile(after[parted], 0.9) < 0.1 * np.quantile(before[parted], 0.9)
+    np.testing.assert_allclose(after[before < 1e-6], 0, atol=1e-5)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mjx_safety import collide_box, robots, scene
-from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind
+from mjx_safety.boxes import HOVER, Accelerations, Boxes, BoxPhysics, Kind
 from mjx_safety.collide import Solid
 from mjx_safety.contact import Frames, Obstacle, Shape
 from mjx_safety.planar import PlanarBody
@@ -251,6 +251,43 @@ def test_capsules_touch_boxes_as_in_mujoco():
     assert checked >= 10
 
 
+def test_boxes_at_any_angle_touch_as_in_mujoco():
+    """The deepest contact of two boxes: face against corner, or edge against edge."""
+    spec = mujoco.MjSpec()
+    body = spec.worldbody.add_body(name="robot", pos=[0, 0, 0])
+    body.add_freejoint()
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=POINT[1].size, condim=6)
+    model = free(spec, VASE._replace(slots=1), floor=False)
+    data = mujoco.MjData(model)
+
+    @jax.jit
+    def find(pos, mat):
+        still = Solid("box", [0.0] * 3, [list(axis) for axis in np.eye(3, dtype=np.float32)], [0.1] * 3)
+        moved = Solid("box", list(pos), [list(mat[:, i]) for i in range(3)], list(POINT[1].size))
+        return collide_box.box(moved, still)
+
+    rng = np.random.default_rng(0)
+    checked, edges, wrong = 0, 0, 0
+    for _ in range(2000):
+        quat = rng.normal(size=4)
+        data.qpos[:] = [*rng.uniform(-0.2, 0.2, 3), *quat / np.linalg.norm(quat), 0, 0, 0, 1, 0, 0, 0]
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_collision(model, data)
+        if data.ncon == 0 or data.contact.dist.min() < -0.01:
+            continue
+        mat = data.xmat[1].reshape(3, 3)
+        got = min(find(f32(data.xpos[1]), f32(mat)), key=lambda x: x.dist)
+        expected = data.contact[int(np.argmin(data.contact.dist))]
+        normal = expected.frame[:3] * (1 if model.geom_bodyid[expected.geom1] == 1 else -1)
+        edges += max(np.abs(normal).max(), np.abs(mat.T @ normal).max()) < 1 - 1e-6
+        same = np.abs(got.dist - expected.dist) < 1e-5 and np.abs(np.array(got.normal) - normal).max() < 1e-3
+        wrong += not (same and np.abs(np.array(got.pos) - expected.pos).max() < 1e-4)
+        checked += 1
+    assert checked > 50
+    assert edges > 10
+    assert wrong < 0.05 * checked
+
+
 def test_the_floor_brakes_vases_as_in_mujoco():
     """Three lone vases: 10 m/s^2 on average at speed (it hops), exponential below 0.2 m/s, then a slow tail."""
     run = compiled(VASE)
@@ -367,6 +404,30 @@ def test_a_welded_step_is_a_glide_of_one_step():
     glided = jax.jit(run.physics.glide, static_argnums=3)(state, home, jnp.float32(1.3), 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), stepped, glided)
     assert not run.physics.awake(state).any()
+
+
+def test_a_gremlin_tilted_far_turns_back_as_in_mujoco():
+    """Turns of up to 2 rad, where the weld's torque is no longer proportional to them.
+
+    Slow spins: MuJoCo 4 adds the weld's J'v, which 3.3.7 had not, on which the original was recorded.
+    """
+    model = gremlin_world()
+    run, rng = compiled(GREMLIN), np.random.default_rng(0)
+    for _ in range(20):
+        data = mujoco.MjData(model)
+        axis, angle = rng.normal(size=3), rng.uniform(0.5, 2.0)
+        turn = np.array([np.cos(angle / 2), *np.sin(angle / 2) * axis / np.linalg.norm(axis)])
+        mujoco.mju_mulQuat(data.qpos[3:7], turn, model.qpos0[3:7])
+        data.qpos[:3] = np.array([0.3, 0.2, HOVER]) + rng.uniform(-0.05, 0.05, 3)
+        data.qvel[:] = rng.uniform(-1, 1, 6) * 0.3
+        data.mocap_pos[0] = [0.0, 0.35, 0.1]
+        mujoco.mj_forward(model, data)
+        mat = data.xmat[2].reshape(3, 3)
+        before = at([data.qpos[:3]], [data.qpos[3:]], [data.qvel[:3]], [mat @ data.qvel[3:]])
+        after, _ = run.step(before, home=f32([[0.3, 0.2, 0.8]]), time=0.0)
+        np.testing.assert_allclose((after.linvel - before.linvel)[0] / DT, data.qacc[:3], rtol=1e-3, atol=1e-2)
+        got = (after.angvel - before.angvel)[0] / DT
+        np.testing.assert_allclose(got, mat @ data.qacc[3:], rtol=1e-3, atol=1e-3 * np.abs(data.qacc[3:]).max())
 
 
 def test_a_pillar_stops_the_box():
