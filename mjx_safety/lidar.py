@@ -62,7 +62,8 @@ class Lidar:
         if self.alias:
             apart = jnp.abs(sector[:, None] - (bins + 0.5))  # from the middle of each bin, [num, num_bins]
             # Within a bin all of it; half-way into it, half of it in either neighbour.
-            share = jnp.clip(1.5 - jnp.minimum(apart, self.num_bins - apart), 0.0, 1.0)
+            apart = short.lesser(apart, self.num_bins - apart)
+            share = short.greater(short.lesser(1.5 - apart, 1.0), 0.0)
         else:
             share = jnp.where(bins == jnp.minimum(jnp.floor(sector), self.num_bins - 1)[:, None], 1.0, 0.0)
         return short.max(closeness[:, None] * share, 0)
