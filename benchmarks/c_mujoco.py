@@ -9,7 +9,7 @@ import mujoco.rollout
 import numpy as np
 
 from mjx_safety import Env, Task
-from mjx_safety.boxes import HOVER, WELD
+from mjx_safety.boxes import WELD, hover
 from mjx_safety.scene import robot_spec
 
 CONDIM = 6  # Safety Gym's contacts: sliding, torsional and rolling friction
@@ -57,7 +57,7 @@ def scene_spec(task: Task, world: Mapping[str, np.ndarray]) -> mujoco.MjSpec:
                     box.add_geom(pos=centre, size=half, density=pushed.density, condim=CONDIM, type=GEOMS["box"])
                 if pushed.travel is not None:
                     target = f"{name}_target"
-                    spec.worldbody.add_body(name=target, mocap=True, pos=[*pos[:2], HOVER], quat=quat)
+                    spec.worldbody.add_body(name=target, mocap=True, pos=[*pos[:2], hover(pushed)], quat=quat)
                     weld = spec.add_equality(type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
                     weld.name1, weld.name2, weld.solref = target, name, WELD
                     weld.data = UNMOVED

@@ -190,13 +190,19 @@ with implicit damping. What differs from MuJoCo and MJX is how little is compute
   in reach or still moving are gathered into chunks and stepped again with contacts (`sparse.cond`).
 
 What is left out: contacts of the Doggo's legs with each other (5 of 87,000 contacts in the recordings), of the Car's
-chassis with the floor, of boxes of different kinds, and of gremlins with each other; a third point of a body on the
-floor; rolling friction of Car and Doggo (0.1 mm), turning and rolling friction of boxes. Walls meet a robot's corners
-only.
+chassis with the floor, of boxes of different kinds, of boxes beyond the few that are solved at once, and of gremlins
+that no robot is near; a third point of a body on the floor; rolling friction of Car and Doggo (0.1 mm), turning and
+rolling friction of boxes. Walls meet a robot's corners only; a robot meets the two nearest obstacles of a kind, a box
+those that are nearest to the foremost box.
 
 What is not exact yet: the Doggo does not feel the box that it pushes, 0.4 % of its weight, so the two part from the
 original's way by centimetres within a second; and where car, box and pillar collide, a twentieth of the recorded
 contacts comes a step early or late.
+
+What recordings do not tell: the heading to which a gremlin's weld turns it back. `set_world` works it out from how the
+gremlin stands off its target and how a robot leans on it, where `gremlins_yaw` is not given. And MuJoCo's collider for
+boxes and cylinders stops some 0.3 micrometres short of the overlap, differently at every step: a robot whose nose hops
+along a pillar goes other ways within ten steps, here as in C MuJoCo with a collider that does not stop short.
 
 ## Error and speed
 

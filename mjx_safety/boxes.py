@@ -22,7 +22,7 @@ from mjx_safety import collide, collide_box, contact, newton, short, spatial
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Shape
-from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, rotate, scale
+from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
 NEAR = 6  # contacts a box can have at once with the robot and obstacles
@@ -30,7 +30,6 @@ HEAVY = 0.01  # of the robot's mass: heavier boxes are solved together with it
 REST = 5e-5  # m/s, rad/s: slower boxes lie still; half of the least speed that costs anything
 GRAVITY = 9.81
 WELD = (0.02, 1.5)  # solref of a gremlin's weld
-HOVER = 0.2  # height of a gremlin's target, metres: the original counts its height twice
 _HELD = 0.95  # impedance of its weld where it is off by more than a millimetre
 _WORLD: Any = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # its axes
 _FRICTION = np.array(contact.FRICTION[:2], np.float32)[:, None, None, None]  # sliding alone
@@ -67,6 +66,11 @@ class Kind(NamedTuple):
     density: float
     slots: int
     travel: float | None = None
+
+
+def hover(kind: Kind) -> float:
+    """Height of a gremlin's target, metres: the original counts its half-size twice."""
+    return 2 * kind.parts[0][1][2]
 
 
 class Accelerations(NamedTuple):
@@ -191,7 +195,7 @@ class BoxPhysics:
         self._weight = 1 + self.mass * np.array(invweight, np.float32)
         self._iterations = ITERATIONS[len(kind.parts) > 1]
         steps = range(most_steps + 1)
-        self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k) for k in steps), strict=True)]
+        self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k, hover(kind)) for k in steps), strict=True)]
 
     def reach(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
         """Which boxes the robot may touch during the step, bool [n].
@@ -231,18 +235,20 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _contacts(self, boxes, frames):
-        now = _components(boxes)
-        parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
-        touch = _join(self._meet_robot(parts, frames, Accelerations(*frames[2:])))  # these play no part
+        touch = self._touch_robot(_components(boxes), frames)
         return short.sum(jnp.where(touch.dist < 0, touch.points, 0.0), 0)
+
+    def _touch_robot(self, now: _Moving, frames: Frames) -> _Touch:
+        """Candidates of contact with the robot, wherever it accelerates."""
+        parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
+        return _join(self._meet_robot(parts, frames, Accelerations(*map(jnp.zeros_like, frames[2:]))))
 
     def first_yaw(self, boxes: Boxes, frames: Frames, centres: jax.Array, time: jax.Array) -> jax.Array:
         """The heading to which the weld turns each gremlin back, radians [n], which poses alone do not tell.
 
         A gremlin that a robot pushes, or has let go lately, is turned away from it. Once fast motions have died away,
         the weld balances push and turn: by how far the gremlin is off its target the push is known, and by how far it
-        is tilted, how far a push there turns it. Beside recordings the median error is 0.1 rad while the Point pushes
-        (0.2 rad: Car, Doggo), and below 0.001 rad once they have parted.
+        is tilted, how far a push there turns it.
 
         Args:
           boxes: now.
@@ -257,16 +263,14 @@ class BoxPhysics:
         now = _components(boxes)
         springs = _weld_springs(self._timestep)
         (pull, drag), slow, slow_turn = springs[0], *(b / 2 - (b * b / 4 - k) ** 0.5 for k, b in springs)
-        radius, sin, cos = self._kind.travel or 0.0, jnp.sin(time), jnp.cos(time)
-        off = [now.pos[0] - centres[:, 0] - radius * sin, now.pos[1] - centres[:, 1] - radius * cos]
-        off.append(now.pos[2] - HOVER + (1 - _HELD) * GRAVITY / pull)
-        target = [radius * cos, -radius * sin, 0.0]
+        ahead, aside = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
+        off = [now.pos[0] - centres[:, 0] - ahead, now.pos[1] - centres[:, 1] - aside]
+        off.append(now.pos[2] - hover(self._kind) + (1 - _HELD) * GRAVITY / pull)
+        target = [aside, -ahead, 0.0]  # its velocity
         push = [
             pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, target, strict=True)
         ]
-        touch = _join(
-            self._meet_robot(self._parts(now.pos, spatial.quat_mat(now.quat)), frames, Accelerations(*frames[2:]))
-        )
+        touch = self._touch_robot(now, frames)
         nearest = jax.nn.softmax(-touch.dist / 1e-3, axis=0)
         arm = add([short.sum(nearest * x, 0) for x in touch.pos], scale(now.pos, -1.0))
         turn = cross(arm, push)
@@ -279,7 +283,7 @@ class BoxPhysics:
             held = [2 * cos * x + rate / slow_turn for x, rate in zip(away, spin, strict=True)]
             share = (held[0] * turn[0] + held[1] * turn[1]) / jnp.maximum(turn[0] ** 2 + turn[1] ** 2, 1e-6)
             about = jnp.maximum(share, 0.0) * turn[2] - spin[2] / slow_turn
-            turned = jnp.arcsin(jnp.clip(about / level, -1.0, 1.0))
+            turned = jnp.arcsin(jnp.clip(about / jnp.maximum(level, 1e-6), -1.0, 1.0))
         return twist - turned
 
     def advance(
@@ -398,6 +402,7 @@ class BoxPhysics:
         _, away = _turned(now.quat, home[:, 2])
         vec = [turn[0, 0] * x + turn[0, 1] * w / 2 for x, w in zip(away, now.angvel, strict=True)]
         angvel = [turn[1, 0] * 2 * x + turn[1, 1] * w for x, w in zip(away, now.angvel, strict=True)]
+        vec = scale(vec, 1 / jnp.maximum(norm(vec), 1.0))
         scalar = jnp.sqrt(jnp.maximum(1 - dot(vec, vec), 0.0))
         quat = spatial.quat_mul([scalar, *vec], _yaw(home[:, 2]))
         return Boxes(*(jnp.stack(x, axis=1) for x in (pos, quat, linvel, angvel)))
@@ -578,7 +583,8 @@ class BoxPhysics:
         """
         stiff, damp = contact.spring(self._timestep, *WELD)
         x, y = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
-        off = [now - target for now, target in zip(near.pos, [home[:, 0] + x, home[:, 1] + y, HOVER], strict=True)]
+        target = [home[:, 0] + x, home[:, 1] + y, hover(self._kind)]
+        off = add(near.pos, scale(target, -1.0))
         cos, away = _turned(near.quat, home[:, 2])
         imp = contact.impedance(jnp.sqrt(dot(off, off) + dot(away, away)))
         hold, pull = imp / (1 - imp), stiff * imp
@@ -619,7 +625,7 @@ def _groups(shapes: tuple[Shape, ...]) -> list[tuple]:
     return out
 
 
-def _glides(dt: float, num_steps: int) -> tuple[np.ndarray, ...]:
+def _glides(dt: float, num_steps: int, height: float) -> tuple[np.ndarray, ...]:
     """Offset and velocity of a welded box after some steps: what is linear in them as they were [2, 2], the height that
     comes from target and gravity [2], what a target at sin t adds, by sin t and cos t [2, 2], and how turns decay
     [2, 2]."""
@@ -633,7 +639,7 @@ def _glides(dt: float, num_steps: int) -> tuple[np.ndarray, ...]:
 
     push = np.array([dt**2, dt])
     later = [power(move, dt, num_steps - 1 - k) @ push for k in range(num_steps)]
-    lift = sum(later, start=np.zeros(2)) * (move[0] * HOVER - (1 - _HELD) * GRAVITY)
+    lift = sum(later, start=np.zeros(2)) * (move[0] * height - (1 - _HELD) * GRAVITY)
     sway = move[0] * np.array([
         sum((p * f(k * dt) for k, p in enumerate(later)), start=np.zeros(2)) for f in (np.cos, np.sin)
     ])  # fmt: skip

@@ -131,6 +131,7 @@ def pillar(centre: Vec, radius: float, half_height: float, box: Solid) -> Candid
     high = jnp.minimum(box.pos[2] + reach, centre[2] + half_height)
     touch = ball([*centre[:2], (low + high) / 2], radius, box)
     normal = [*touch.normal[:2], 0.0 * touch.normal[2]]
+    normal = scale(normal, 1 / norm(normal))
     lean = dot(box.axes[2], normal)
     dist = touch.dist - jnp.abs(lean) * (high - low) / 2
     pos = [*touch.pos[:2], jnp.where(lean < 0, high, low)]

@@ -97,7 +97,7 @@ class Env:
           key: random key, `jax.random.key(seed)`.
         """
         physics, places, target, key, found = self._draw(key)
-        state = self._begin(physics, places, target, jnp.int32(0), jnp.zeros(self.action_size), key)
+        state = self._begin(physics, places, target, jnp.int32(0), jnp.zeros(self.action_size), jnp.int32(0), key)
         return state.replace(terminated=~found)
 
     def step(self, state: StateT, action: jax.Array) -> StateT:
@@ -153,17 +153,19 @@ class Env:
         """The world as plain arrays: world frame, SI units, quaternions w first, velocities of body origins.
 
         Returns:
-          time [], robot_pos [3], robot_quat [4], robot_linvel [3], robot_angvel [3], joint_pos and joint_vel [joints],
-          ctrl [action_size], buttons_timer [] (0 where there are no buttons), and for each kind its positions, such as
-          hazards_pos [num, 3]; for kinds that move also vases_quat [num, 4], vases_linvel [num, 3] and vases_angvel
-          [num, 3]; gremlins_center [num, 3] too, and gremlins_yaw [num], the heading to which they turn back. The goal
-          and the box are single: goal_pos [3], box_pos [3]. In Button tasks goal_button [] is the index of the goal.
+          time [], steps [] of the episode so far, robot_pos [3], robot_quat [4], robot_linvel [3], robot_angvel [3],
+          joint_pos and joint_vel [joints], ctrl [action_size], buttons_timer [] (0 where there are no buttons), and for
+          each kind its positions, such as hazards_pos [num, 3]; for kinds that move also vases_quat [num, 4],
+          vases_linvel [num, 3] and vases_angvel [num, 3]; gremlins_center [num, 3] too, and gremlins_yaw [num], the
+          heading to which they turn back. The goal and the box are single: goal_pos [3], box_pos [3]. In Button tasks
+          goal_button [] is the index of the goal.
         """
         task = self.task
         body = robots.pose(task.robot, state.physics.qpos, state.physics.qvel)
         joint_pos, joint_vel = robots.joints(task.robot, state.physics.qpos, state.physics.qvel)
         world = {
             "time": state.physics.time,
+            "steps": state.steps.astype(jnp.float32),
             "robot_pos": body.pos,
             "robot_quat": body.quat,
             "robot_linvel": body.linvel,
@@ -189,8 +191,8 @@ class Env:
 
         Args:
           world: arrays as `get_world` gives them. Positions of the robot and of every kind are needed; what else is
-            missing is zero: velocities, upright default pose, last action, time, timer. Gremlins without a centre are
-            where they would be at that time; without a yaw, it is worked out from how they are pushed.
+            missing is zero: velocities, upright default pose, last action, time, timer. Steps follow from the time.
+            Gremlins without a centre circle round where they are; a missing yaw is worked out from how they are pushed.
           key: for the goals to come.
 
         Raises:
@@ -201,7 +203,9 @@ class Env:
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
         centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in world}
+        world = {name: jnp.asarray(x, jnp.float32) for name, x in world.items()}
         known = [name for name in self._homes() if f"{name}_yaw" in world]
+        steps = jnp.round(world.get("steps", world.get("time", jnp.zeros(())) / self._physics.step_time))
         world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
@@ -224,7 +228,7 @@ class Env:
         physics = self._physics.settle(physics.replace(home=home))
         target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
         timer = world["buttons_timer"].astype(jnp.int32)
-        return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], key)
+        return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], steps.astype(jnp.int32), key)
 
     def _things(self) -> list[tuple[str, int, Placement]]:
         """What a layout holds, in Safety Gym's order: name, number and placement."""
@@ -300,13 +304,12 @@ class Env:
             target = jax.random.randint(draw, (), 0, self._slots["buttons"].stop - self._slots["buttons"].start)
         return places, target, found, key
 
-    def _begin(self, physics, places, target, timer, ctrl, key) -> State:
+    def _begin(self, physics, places, target, timer, ctrl, steps, key) -> State:
         """The state from which an episode starts or continues."""
         contacts = self._physics.contacts(physics, self._solid(places))
         view = self._view(physics, places, contacts, target, timer)
         no = jnp.zeros((), bool)
         costs = self._costs(view, no)
-        steps = jnp.round(physics.time / self._physics.step_time).astype(jnp.int32)
         return State(
             obs=self._observe(view, physics, self._physics.forces(physics, ctrl), steps),
             reward=jnp.zeros(()),

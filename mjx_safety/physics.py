@@ -160,9 +160,9 @@ class Physics:
 
     def _step_together(self, state, ctrl, places, count):
         """One environment step of a robot that feels what it pushes: where anything meets, all are solved at once."""
-        if count is not None:
-            return self._interact(state, ctrl, places, count)
         qpos, qvel, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
+        if count is not None:
+            return self._interact(state, ctrl, places, qpos, count)
         boxes = state.boxes | self._glide(state, self._frame_skip)
         after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, state.time + self.step_time)
         untouched = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
@@ -172,7 +172,7 @@ class Physics:
             return free
         meets = self._meets_obstacles(qpos, places) | self._meets_boxes(state, qpos)
         everything = jnp.int32(self._frame_skip)
-        return sparse.cond(meets, self._interact, (state, ctrl, places, everything), free, fraction=32)
+        return sparse.cond(meets, self._interact, (state, ctrl, places, qpos, everything), free, fraction=32)
 
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
@@ -189,6 +189,7 @@ class Physics:
             qpos, qvel, time = qpos[taken], qvel[taken], self._later(state, count)
             near = self._near_places(qpos[-1, :2], places)
             forces = self._robot.forces(qpos[-1], qvel[-1], ctrl, near, jnp.zeros(6))
+            contacts = self._touching(qpos[-1], places)
         boxes = state.boxes | self._glide(state, self._frame_skip)
         touched = {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
         if boxes:
@@ -205,7 +206,7 @@ class Physics:
 
     def _push(self, state, qpos, qvel, places, count):
         """The boxes beside a robot on its path, and its contact points with them in the end."""
-        near, around, homes, put_back = self._choose(state, places, count)
+        near, around, homes, put_back = self._choose(state, qpos, places, count)
 
         def substep(near, robot):
             index, qpos, qvel, later = robot
@@ -221,16 +222,16 @@ class Physics:
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, {name: physics.contacts(boxes[name], frames) for name, physics in self._boxes.items()}
 
-    def _choose(self, state: PhysicsState, places: dict[str, jax.Array], count: jax.Array):
-        """The boxes worth solving, the obstacles round the foremost of each kind, and their homes, by kind.
+    def _choose(self, state: PhysicsState, path: jax.Array, places: dict[str, jax.Array], count: jax.Array):
+        """What is worth solving beside a robot on its path: boxes, obstacles round the foremost of a kind, and homes.
 
         Also a function that puts them back among the others, which `count` physics steps have passed by.
         """
-        root = self._robot.frames(state.qpos, state.qvel).pos[:1]
+        roots = self._roots(state, path)
         near, around, homes, slots = {}, {}, {}, {}
         for name, physics in self._boxes.items():
             boxes = state.boxes[name]
-            slots[name] = physics.choose(boxes, root)
+            slots[name] = physics.choose(boxes, roots)
             near[name] = jax.tree.map(lambda x, at=slots[name]: x[at], boxes)
             around[name] = self._near_places(near[name].pos[0, :2], places)
             homes[name] = state.home.get(name, jnp.zeros((len(boxes.pos), 3)))[slots[name]]
@@ -302,19 +303,23 @@ class Physics:
 
     def _meets_boxes(self, state: PhysicsState, path: jax.Array) -> jax.Array:
         """Whether the robot may touch a box on its way [steps, ...], or boxes move without it: bool []."""
-        height = jnp.full((len(path), 1), self._robot.frames(state.qpos, state.qvel).pos[0, 2])
-        roots = jnp.concatenate([path[:, :2], height], axis=1)
+        roots = self._roots(state, path)
         meets = jnp.zeros((), bool)
         for name, physics in self._boxes.items():
             meets |= short.any(physics.reach(state.boxes[name], roots) | physics.awake(state.boxes[name]), 0)
         return meets
 
+    def _roots(self, state: PhysicsState, path: jax.Array) -> jax.Array:
+        """Where the robot's root is on its path, float32 [steps, 3]: at the height at which it is now."""
+        height = jnp.full((len(path), 1), self._robot.frames(state.qpos, state.qvel).pos[0, 2])
+        return jnp.concatenate([path[:, :2], height], axis=1)
+
     def _interact(
-        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], count: jax.Array
+        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], path: jax.Array, count: jax.Array
     ) -> tuple[PhysicsState, Motion]:
-        """One environment step with everything that can touch."""
+        """One environment step with everything that can touch a robot which would go this path if nothing did."""
         obstacles = self._near_places(state.qpos[:2], places)
-        near, around, homes, put_back = self._choose(state, places, count)
+        near, around, homes, put_back = self._choose(state, path, places, count)
 
         def substep(carry, index):
             qpos, qvel, near, _ = carry

@@ -41,7 +41,9 @@ def make(task_id: str, **overrides: Any) -> Env:
     """
     if not isinstance(task_id, str):
         raise ValueError(f"make got {task_id!r}; it takes a task id such as 'PointGoal1'. For a Task use Env(task).")
-    name = task_id.removeprefix("Safexp-").removesuffix("-v0") if task_id.startswith("Safexp-") else task_id
+    name = task_id
+    if task_id not in _TASKS and task_id.startswith("Safexp-"):
+        name = task_id.removeprefix("Safexp-").removesuffix("-v0")
     if name not in _TASKS:
         raise ValueError(f"Unknown task {task_id!r}.{checks.nearest(name, _TASKS)} Known tasks: {', '.join(_TASKS)}.")
     fields = [field.name for field in dataclasses.fields(Task)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.c_mujoco import scene_spec
 from mjx_safety import make
-from mjx_safety.boxes import HOVER
+from mjx_safety.boxes import hover
 
 COSTS = {
     "vases": "cost_vases_contact",
@@ -66,7 +66,7 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
             data.qpos[joint.qposadr[0] :][:7] = *pos, *quat
             data.qvel[joint.dofadr[0] :][:6] = *linvel, *_mat(quat).T @ angvel
     centres = world.get("world.gremlins_center", np.zeros((0, 3)))
-    yaws = [2 * np.arctan2(quat[3], quat[0]) for quat in world.get("world.gremlins_quat", ())]
+    yaws = world.get("world.gremlins_yaw", ())
     goal = f"buttons{int(world['world.goal_button'])}" if "world.goal_button" in world else ""
     own = {body for body in range(model.nbody) if model.body_rootid[body] == model.body("robot").rootid[0]}
     touched, time = [], float(world["world.time"])
@@ -75,8 +75,9 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
         for _ in range(task.frame_skip):
             for i, (centre, yaw) in enumerate(zip(centres, yaws, strict=True)):
                 mocap = model.body(f"gremlins{i}_target").mocapid[0]
-                radius = pushed["gremlins"].travel
-                data.mocap_pos[mocap] = centre[0] + radius * np.sin(time), centre[1] + radius * np.cos(time), HOVER
+                kind = pushed["gremlins"]
+                x, y = centre[0] + kind.travel * np.sin(time), centre[1] + kind.travel * np.cos(time)
+                data.mocap_pos[mocap] = x, y, hover(kind)
                 data.mocap_quat[mocap] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             mujoco.mj_step(model, data)
             time += model.opt.timestep

@@ -186,18 +186,26 @@ def test_the_heading_of_a_pushed_gremlin_s_target_can_be_told_from_its_pose():
     bearings = jnp.linspace(0, 2 * jnp.pi, 16, endpoint=False)
     centres = jnp.stack([0.45 * jnp.cos(bearings), 0.45 * jnp.sin(bearings), 0 * bearings + 0.1], axis=1)
     far = button_world()["gremlins_pos"]
-    worlds = jax.vmap(lambda centre: button_world(gremlins_pos=far.at[0].set(centre)))(centres)
+    yaws = jnp.linspace(-3.0, 3.0, 16)
+    quats = jnp.stack([jnp.cos(yaws / 2), 0 * yaws, 0 * yaws, jnp.sin(yaws / 2)], axis=1)
+    upright = jnp.array([[1.0, 0.0, 0.0, 0.0]] * 4)
+    worlds = jax.vmap(
+        lambda centre, quat: button_world(gremlins_pos=far.at[0].set(centre), gremlins_quat=upright.at[0].set(quat))
+    )(centres, quats)
     keys = jax.random.split(jax.random.key(0), 16)
     states = task.set_worlds(worlds, keys)
     before, after, touching = [], [], []
+
+    def off(yaw, known):
+        return np.abs((np.asarray(yaw - known) + np.pi) % (2 * np.pi) - np.pi)
+
     for _ in range(150):
         states = task.steps(states, jnp.zeros((16, 2)))
         seen = task.get_worlds(states)
-        known = states.physics.home["gremlins"][:, 0, 2]
         again = task.set_worlds({name: x for name, x in seen.items() if name != "gremlins_yaw"}, keys)
         quat = seen["gremlins_quat"][:, 0]
-        before.append(np.abs(2 * jnp.arctan2(quat[:, 3], quat[:, 0]) - known))
-        after.append(np.abs(again.physics.home["gremlins"][:, 0, 2] - known))
+        before.append(off(2 * jnp.arctan2(quat[:, 3], quat[:, 0]), yaws))
+        after.append(off(again.physics.home["gremlins"][:, 0, 2], yaws))
         touching.append(states.costs["cost_gremlins"] > 0)
     before, after, touching = (np.stack(x) for x in (before, after, touching))
     pushed, parted = (before > 0.01) & touching, (before > 0.01) & ~touching
@@ -207,3 +215,22 @@ def test_the_heading_of_a_pushed_gremlin_s_target_can_be_told_from_its_pose():
     assert np.median(after[pushed]) < 0.25 * np.median(before[pushed])
     assert np.quantile(after[parted], 0.9) < 0.1 * np.quantile(before[parted], 0.9)
     np.testing.assert_allclose(after[before < 1e-6], 0, atol=1e-5)
+
+
+def test_the_vase_that_a_fast_robot_is_about_to_hit_moves_whichever_it_is():
+    """Ten vases for three slots; at the start of the step none of them is within the robot's reach yet."""
+    task = compiled("PointGoal2")
+    row = 4 + 5 * jnp.arange(10, dtype=jnp.float32)
+    vases = jnp.stack([row, jnp.full(10, 9.0), jnp.full(10, 0.09996)], axis=1)
+    world = {
+        "robot_pos": jnp.array([0.0, 0.0, 0.1]),
+        "robot_linvel": jnp.array([1.5, 0.0, 0.0]),
+        "goal_pos": jnp.array([-2.0, 0.0, 0.1]),
+        "hazards_pos": jnp.stack([row, jnp.full(10, -9.0), jnp.full(10, 0.02)], axis=1),
+    }
+    for index in (0, 7):
+        hit = world | {"vases_pos": vases.at[index, :2].set(jnp.array([0.271, 0.0]))}
+        state = task.step(task.set_world(hit, jax.random.key(0)), jnp.zeros(2))
+        after = task.get_world(state)["vases_pos"][index]
+        assert after[0] > 0.2715
+        assert state.costs["cost_vases_velocity"] > 0

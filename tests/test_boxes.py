@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mjx_safety import collide_box, robots, scene
-from mjx_safety.boxes import HOVER, Accelerations, Boxes, BoxPhysics, Kind
+from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind, hover
 from mjx_safety.collide import Solid
 from mjx_safety.contact import Frames, Obstacle, Shape
 from mjx_safety.planar import PlanarBody
@@ -418,7 +418,7 @@ def test_a_gremlin_tilted_far_turns_back_as_in_mujoco():
         axis, angle = rng.normal(size=3), rng.uniform(0.5, 2.0)
         turn = np.array([np.cos(angle / 2), *np.sin(angle / 2) * axis / np.linalg.norm(axis)])
         mujoco.mju_mulQuat(data.qpos[3:7], turn, model.qpos0[3:7])
-        data.qpos[:3] = np.array([0.3, 0.2, HOVER]) + rng.uniform(-0.05, 0.05, 3)
+        data.qpos[:3] = np.array([0.3, 0.2, hover(GREMLIN)]) + rng.uniform(-0.05, 0.05, 3)
         data.qvel[:] = rng.uniform(-1, 1, 6) * 0.3
         data.mocap_pos[0] = [0.0, 0.35, 0.1]
         mujoco.mj_forward(model, data)
