@@ -200,12 +200,11 @@ class Env:
         """
         template = jax.eval_shape(lambda k: self.get_world(self.reset(k)), key)
         _check_world(world, template)
+        given = frozenset(world)
+        world = {name: jnp.asarray(x, jnp.float32) for name, x in world.items()}
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
-        centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in world}
-        world = {name: jnp.asarray(x, jnp.float32) for name, x in world.items()}
-        known = [name for name in self._homes() if f"{name}_yaw" in world]
-        steps = jnp.round(world.get("steps", world.get("time", jnp.zeros(())) / self._physics.step_time))
+        centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in given}
         world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
@@ -223,11 +222,12 @@ class Env:
         ]
         physics = PhysicsState(qpos, qvel, boxes, home, world["time"])
         for name, yaw in self._physics.first_yaws(physics).items():
-            if name not in known:
+            if f"{name}_yaw" not in given:
                 home[name] = home[name].at[:, 2].set(yaw)
         physics = self._physics.settle(physics.replace(home=home))
         target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
         timer = world["buttons_timer"].astype(jnp.int32)
+        steps = world["steps"] if "steps" in given else jnp.round(world["time"] / self._physics.step_time)
         return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], steps.astype(jnp.int32), key)
 
     def _things(self) -> list[tuple[str, int, Placement]]:
