@@ -62,7 +62,8 @@ class VecState(State):
 class AutoReset:
     """A batch of one environment, each slot with a fresh layout in every episode.
 
-    New episodes come from a bank that is refilled when it is spent, so that resetting costs next to nothing.
+    New episodes come from a bank that is refilled when it is spent, so that resetting costs next to nothing. One whose
+    layout found no room in 10,000 attempts begins all the same; `Env.reset` tells, by `terminated`.
 
     Args:
       env: the environment.
