@@ -243,6 +243,9 @@ def _check(config: Config, fields: str, kind: type, low: float, high: float, wha
                 raise ValueError(f"{field} must be {what}, got {value!r}")
 
 
+OF_GRADIENT_STEPS = "lr", "clip_eps", "entropy_coef"
+"""What a policy that takes trust region steps has no use for."""
+
 CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type in (float, float | None))
 
 
@@ -290,6 +293,11 @@ def validate(config: Config) -> None:
         )
     for name, values in config.sweep:
         choose("swept setting", name, CONTINUOUS)
+        if ALGORITHMS[config.algorithm].step and name in OF_GRADIENT_STEPS:
+            raise ValueError(
+                f"sweep of {name}: {config.algorithm} does not use it, so that agents would differ in name alone; "
+                "sweep another setting, such as target_kl"
+            )
         if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
             raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")
         for value in values:

@@ -7,22 +7,24 @@ as C MuJoCo in float64. Rounds of all settings alternate, so that a busy machine
 """
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import mujoco
 import numpy as np
 import tyro
 
+from agents.run_directory import append_rows
+from benchmarks.throughput import circumstances, moment
 from mjx_safety import scene
 from mjx_safety.articulated import Articulated
 from mjx_safety.robots import CAR, DOGGO, Robot
 
+ROBOTS = {robot.name: robot for robot in (CAR, DOGGO)}
 FRAME_SKIP = 10  # physics steps of an environment step
 ENV_STEPS = 10
 # Newton steps, a body's contacts with the floor, directions of friction (5: condim 6; 3: no rolling; 2: sliding alone).
@@ -34,8 +36,8 @@ SETTINGS = [FINEST, (8, 2, 3), (6, 2, 3), (5, 2, 3), (4, 2, 3), (3, 2, 3), (6, 1
 class Args:
     """What to measure."""
 
-    robots: tuple[str, ...] = ("Car", "Doggo")
-    """Names of robots that are not planar."""
+    robots: tuple[Literal["Car", "Doggo"], ...] = ("Car", "Doggo")
+    """Those that are not planar."""
     num_envs: int = 256
     """Robots side by side."""
     rounds: int = 9
@@ -47,9 +49,9 @@ class Args:
 def main(args: Args) -> None:
     """Measure all settings of all robots, appending to the output."""
     for name in args.robots:
-        rows = list(measure({robot.name: robot for robot in (CAR, DOGGO)}[name], args))
-        with args.output.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        now = moment()
+        rows = [row | now | circumstances() for row in measure(ROBOTS[name], args)]
+        append_rows(args.output, rows)
 
 
 def measure(robot: Robot, args: Args) -> Iterator[dict[str, Any]]:
@@ -85,7 +87,6 @@ def measure(robot: Robot, args: Args) -> Iterator[dict[str, Any]]:
             "env_steps_per_s": statistics.median(rate),
             "speed": statistics.median(a / b for a, b in zip(rate, rates[SETTINGS.index(FINEST)], strict=True)),
             "num_envs": args.num_envs,
-            "backend": jax.default_backend(),
         }
 
 

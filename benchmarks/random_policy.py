@@ -13,7 +13,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,9 @@ import numpy as np
 import tyro
 
 import mjx_safety
+from agents.run_directory import append_rows
+from benchmarks.throughput import circumstances, moment
+from mjx_safety import checks
 
 ORIGINAL = Path(__file__).parent / "original" / "random_policy.json"
 BATCH = 1000  # episodes that run side by side
@@ -48,17 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     original = json.loads(ORIGINAL.read_text())
     unknown = [task for task in args.tasks if task not in original]
     if unknown or args.episodes < 2:
-        print(f"error: no recorded figures of {unknown}" if unknown else "error: episodes must be at least 2")
+        fault = f"no recorded figures of {', '.join(unknown)}.{checks.nearest(unknown[0], original)}" if unknown else ""
+        print(f"error: {fault or 'episodes must be at least 2.'}", file=sys.stderr)
         return 2
     args.output.parent.mkdir(parents=True, exist_ok=True)
     worst = 0.0
     for task in args.tasks:
-        row = compare(play(task, args.episodes, args.seed), original[task]) | {
-            "task": task,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        with args.output.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        now = moment()
+        row = {"task": task} | compare(play(task, args.episodes, args.seed), original[task]) | now | circumstances()
+        append_rows(args.output, [row])
         measures = (
             f"{name} {x['ours']:.3g} / {x['original']:.3g} (z {x['z']:+.1f})" for name, x in row["means"].items()
         )

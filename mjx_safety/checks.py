@@ -40,12 +40,17 @@ def kind(name: str, value: Any, *kinds: type) -> None:
 
 def rectangle(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is (x_min, y_min, x_max, y_max) in order."""
-    sound = isinstance(value, tuple) and len(value) == 4 and all(isinstance(x, numbers.Real) for x in value)
-    if not sound or not (value[0] < value[2] and value[1] < value[3]):
+    if not _finite(value, 4) or not (value[0] < value[2] and value[1] < value[3]):
         raise ValueError(f"{name} is {value!r}; it must be (x_min, y_min, x_max, y_max) in order.")
 
 
 def point(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is (x, y)."""
-    if not isinstance(value, tuple) or len(value) != 2 or not all(isinstance(x, numbers.Real) for x in value):
+    if not _finite(value, 2):
         raise ValueError(f"{name} is {value!r}; it must be (x, y).")
+
+
+def _finite(value: Any, length: int) -> bool:
+    """Whether `value` is a tuple of so many finite real numbers."""
+    reals = isinstance(value, tuple) and len(value) == length and all(isinstance(x, numbers.Real) for x in value)
+    return reals and all(map(math.isfinite, value))

@@ -71,6 +71,8 @@ class Env:
     """
 
     def __init__(self, task: Task):
+        if not isinstance(task, Task):
+            raise TypeError(f"Env got {task!r}; it takes a mjx_safety.Task. For an id use mjx_safety.make.")
         self.task = task
         self._kinds = tuple(kind for kind in task.objects if kind.num)
         self._moving = tuple(kind for kind in self._kinds if kind.boxes())

@@ -85,7 +85,7 @@ def test_train_evaluate_and_resume(toy, tmp_path, capsys):
 def test_fleet_of_settings(toy, tmp_path, capsys):
     run_dir = tmp_path / "run"
     options = ["--eval-episodes", "5", "--video-steps", "0", "--seeds", "0", "1", "2", "--cost-limits", "5", "50"]
-    argv = ["Toy", "--run-dir", str(run_dir), *SMALL, *options, "--sweep", "lr=1e-4,1e-3", "--tensorboard"]
+    argv = ["Toy", "--run-dir", str(run_dir), *SMALL, *options, "--sweep", "critic_lr=1e-4,1e-3", "--tensorboard"]
     assert cli.train_command(argv) == 0
     out = capsys.readouterr().out
     assert "(interquartile mean over seeds, 95 % bootstrap interval)" in out
@@ -93,10 +93,10 @@ def test_fleet_of_settings(toy, tmp_path, capsys):
     settings = [(5.0, 1e-4), (5.0, 1e-3), (50.0, 1e-4), (50.0, 1e-3)]
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     expected = [(seed, *setting) for setting in settings for seed in (0, 1, 2)]
-    assert [(row["seed"], row["cost_limit"], row["lr"]) for row in rows[:12]] == expected
+    assert [(row["seed"], row["cost_limit"], row["critic_lr"]) for row in rows[:12]] == expected
     report = json.loads((run_dir / "evaluation.json").read_text())
-    assert [(agent["seed"], agent["cost_limit"], agent["lr"]) for agent in report["agents"]] == expected
-    assert [(setting["cost_limit"], setting["lr"]) for setting in report["settings"]] == settings
+    assert [(agent["seed"], agent["cost_limit"], agent["critic_lr"]) for agent in report["agents"]] == expected
+    assert [(setting["cost_limit"], setting["critic_lr"]) for setting in report["settings"]] == settings
     obs = np.ones((2, 4), np.float32)
     for i, setting in enumerate(report["settings"]):
         seeds = report["agents"][3 * i : 3 * i + 3]
@@ -106,11 +106,11 @@ def test_fleet_of_settings(toy, tmp_path, capsys):
             low, high = setting["stochastic"][name + "_low"], setting["stochastic"][name + "_high"]
             assert min(values) <= low <= setting["stochastic"][name] <= high <= max(values)
         assert 3 * i <= setting["best"] < 3 * i + 3
-        name = f"cost_limit={setting['cost_limit']:g},lr={setting['lr']:g}.npz"
+        name = f"cost_limit={setting['cost_limit']:g},critic_lr={setting['critic_lr']:g}.npz"
         best = agents.load_policy(run_dir / "best" / name)
         np.testing.assert_array_equal(best(obs), agents.load_policy(run_dir, setting["best"])(obs))
     assert len(list((run_dir / "best").iterdir())) == 4
-    events = run_dir / "tensorboard" / "seed=2,cost_limit=50,lr=0.001"
+    events = run_dir / "tensorboard" / "seed=2,cost_limit=50,critic_lr=0.001"
     assert b"return_estimate" in next(events.iterdir()).read_bytes()
     assert len(list((run_dir / "tensorboard").iterdir())) == 12
     assert cli.evaluate_command([str(run_dir), "--episodes", "3", "--deterministic"]) == 0
@@ -172,6 +172,7 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--sweep", "lr"], "Error parsing --sweep: 'lr' is not of the form lr=VALUE,VALUE"),
         (["Toy", "--sweep", "lr=1e-4,fast"], "'lr=1e-4,fast' is not of the form lr=VALUE,VALUE"),
         (["Toy", "--sweep", "steps=1,2"], "unknown swept setting 'steps': choose one of lr, critic_lr"),
+        (["Toy", "--sweep", "lr=1e-4,1e-3"], "sweep of lr: trpo_lagrangian does not use it"),
         (["Toy", "--wandb"], "--wandb needs missing_wandb, which is not installed: pip install missing_wandb"),
         (["Toy", "--hidden-sizes"], "hidden_sizes needs at least one layer"),
         ([], "name a task, for example: python -m agents.train PointGoal1"),

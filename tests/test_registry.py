@@ -32,6 +32,8 @@ def test_fields_are_replaced_and_checked():
         mjx_safety.make("PointGoal1", num_steps=0)
     with pytest.raises(ValueError, match="Task.extents"):
         mjx_safety.make("PointGoal1", extents=(1.0, -1.0, -1.0, 1.0))
+    with pytest.raises(ValueError, match="Task.extents"):
+        mjx_safety.make("PointGoal1", extents=(-float("inf"), -1.0, 1.0, 1.0))
 
 
 def test_tasks_from_outside(monkeypatch):
@@ -40,6 +42,10 @@ def test_tasks_from_outside(monkeypatch):
     mjx_safety.register("Short", task)
     assert "Short" in mjx_safety.registered()
     assert mjx_safety.make("Short").task == task
+    mjx_safety.register("Safexp-Short-v1", task)
+    assert mjx_safety.make("Safexp-Short-v1").task == task
+    with pytest.raises(TypeError, match=r"Env got 'Short'; it takes a mjx_safety.Task"):
+        mjx_safety.Env("Short")
     with pytest.raises(ValueError, match="'Short' is taken"):
         mjx_safety.register("Short", task)
     with pytest.raises(TypeError, match="it takes a mjx_safety.Task"):
