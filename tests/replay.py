@@ -77,7 +77,7 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
                 mocap = model.body(f"gremlins{i}_target").mocapid[0]
                 kind = pushed["gremlins"]
                 x, y = centre[0] + kind.travel * np.sin(time), centre[1] + kind.travel * np.cos(time)
-                data.mocap_pos[mocap] = x, y, hover(kind)
+                data.mocap_pos[mocap] = x, y, hover(kind.boxes())
                 data.mocap_quat[mocap] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             mujoco.mj_step(model, data)
             time += model.opt.timestep
