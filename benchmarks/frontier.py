@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from agents.run_directory import append_rows
-from benchmarks.throughput import circumstances, moment
+from benchmarks.throughput import check_output, circumstances, moment
 from mjx_safety import scene
 from mjx_safety.articulated import Articulated
 from mjx_safety.robots import CAR, DOGGO, Robot
@@ -48,6 +48,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Measure all settings of all robots, appending to the output."""
+    check_output(args.output)
     for name in args.robots:
         now = moment()
         rows = [row | now | circumstances() for row in measure(ROBOTS[name], args)]

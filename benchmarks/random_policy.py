@@ -23,7 +23,7 @@ import tyro
 
 import mjx_safety
 from agents.run_directory import append_rows
-from benchmarks.throughput import circumstances, moment
+from benchmarks.throughput import check_output, circumstances, moment
 from mjx_safety import checks
 
 ORIGINAL = Path(__file__).parent / "original" / "random_policy.json"
@@ -50,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     original = json.loads(ORIGINAL.read_text())
     unknown = [task for task in args.tasks if task not in original]
     if unknown or args.episodes < 2:
-        fault = f"no recorded figures of {', '.join(unknown)}.{checks.nearest(unknown[0], original)}" if unknown else ""
-        print(f"error: {fault or 'episodes must be at least 2.'}", file=sys.stderr)
+        fault = "episodes must be at least 2."
+        if unknown:
+            fault = f"no recorded figures of {', '.join(unknown)}.{checks.nearest(unknown[0], original)}"
+        print(f"error: {fault}", file=sys.stderr)
         return 2
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    check_output(args.output)
     worst = 0.0
     for task in args.tasks:
         now = moment()

@@ -241,7 +241,7 @@ class BoxPhysics:
     def _touch_robot(self, now: _Moving, frames: Frames) -> _Touch:
         """Candidates of contact with the robot, wherever it accelerates."""
         parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
-        return _join(self._meet_robot(parts, frames, Accelerations(*map(jnp.zeros_like, frames[2:]))))
+        return _join(self._meet_robot(parts, frames, _steady(frames)))
 
     def first_yaw(self, boxes: Boxes, frames: Frames, centres: jax.Array, time: jax.Array) -> jax.Array:
         """The heading to which the weld turns each gremlin back, radians [n], which poses alone do not tell.
@@ -263,13 +263,11 @@ class BoxPhysics:
         now = _components(boxes)
         springs = _weld_springs(self._timestep)
         (pull, drag), slow, slow_turn = springs[0], *(b / 2 - (b * b / 4 - k) ** 0.5 for k, b in springs)
-        ahead, aside = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
-        off = [now.pos[0] - centres[:, 0] - ahead, now.pos[1] - centres[:, 1] - aside]
-        off.append(now.pos[2] - hover(self._kind) + (1 - _HELD) * GRAVITY / pull)
-        target = [aside, -ahead, 0.0]  # its velocity
-        push = [
-            pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, target, strict=True)
-        ]
+        off = self._off_target(now, centres, time)
+        off[2] += (1 - _HELD) * GRAVITY / pull
+        x, y = self._on_circle(time)
+        leads = [y, -x, 0.0]  # the target's velocity
+        push = [pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, leads, strict=True)]
         touch = self._touch_robot(now, frames)
         nearest = jax.nn.softmax(-touch.dist / 1e-3, axis=0)
         arm = add([short.sum(nearest * x, 0) for x in touch.pos], scale(now.pos, -1.0))
@@ -340,8 +338,7 @@ class BoxPhysics:
         Returns:
           The robot's accelerations; the boxes afterwards, and what they do to the robot's root, as of `advance`.
         """
-        still = Accelerations(jnp.zeros_like(frames.linvel), jnp.zeros_like(frames.angvel))
-        near, mat, touch, problem = self._meet(boxes, frames, still, places, home, time)
+        near, mat, touch, problem = self._meet(boxes, frames, _steady(frames), places, home, time)
         system, meet = problem.system, problem.met
         arm = _from_root(touch, meet, frames)
         forth = system.contacts.rows[:, :2, meet]
@@ -389,7 +386,7 @@ class BoxPhysics:
           num_steps: how many, up to `most_steps`.
         """
         glide, lift, sway, turn = (jnp.asarray(table)[num_steps] for table in self._glides)
-        sin, cos = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
+        sin, cos = self._on_circle(time)
         # Responses to sin t and to cos t, which is sin t a quarter later.
         drive = [[sway[0, i] * sin + sway[1, i] * cos, sway[0, i] * cos - sway[1, i] * sin, lift[i]] for i in range(2)]
         now = _components(boxes)
@@ -582,9 +579,7 @@ class BoxPhysics:
         J'J = (I - e e') / 4.
         """
         stiff, damp = contact.spring(self._timestep, *WELD)
-        x, y = ((self._kind.travel or 0.0) * f(time) for f in (jnp.sin, jnp.cos))
-        target = [home[:, 0] + x, home[:, 1] + y, hover(self._kind)]
-        off = add(near.pos, scale(target, -1.0))
+        off = self._off_target(near, home, time)
         cos, away = _turned(near.quat, home[:, 2])
         imp = contact.impedance(jnp.sqrt(dot(off, off) + dot(away, away)))
         hold, pull = imp / (1 - imp), stiff * imp
@@ -601,6 +596,16 @@ class BoxPhysics:
             for rate, a in zip(spin, away, strict=True)
         ]
         return [row + [none] * 3 for row in move] + [[none] * 3 + row for row in turn], force
+
+    def _on_circle(self, time: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where a gremlin's target is, seen from the centre of its circle: x and y, metres."""
+        radius = self._kind.travel or 0.0
+        return radius * jnp.sin(time), radius * jnp.cos(time)
+
+    def _off_target(self, now: _Moving, centres: jax.Array, time: jax.Array) -> Vec:
+        """How far gremlins are off their targets, metres; x and y of their circles' centres come first in `centres`."""
+        x, y = self._on_circle(time)
+        return add(now.pos, scale([centres[:, 0] + x, centres[:, 1] + y, hover(self._kind)], -1.0))
 
 
 def _groups(shapes: tuple[Shape, ...]) -> list[tuple]:
@@ -720,6 +725,11 @@ def _touch(
     touch = _Touch(*fields)
     shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(touch)))
     return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), touch)
+
+
+def _steady(frames: Frames) -> Accelerations:
+    """Those of a robot whose bodies keep their velocities."""
+    return Accelerations(jnp.zeros_like(frames.linvel), jnp.zeros_like(frames.angvel))
 
 
 def _from_root(touch: _Touch, some: slice, frames: Frames) -> Vec:

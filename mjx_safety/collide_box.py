@@ -15,6 +15,7 @@ from mjx_safety.spatial import Vec, add, cross, dot, keep, norm, scale
 
 _APART = 1.0  # metres: the distance of candidates that are none
 _CLEARLY = 1e-6  # metres: by so much more than float32's rounding
+_PARALLEL = 1e-4  # square of the sine of the angle below which edges do not cross
 
 
 class Candidates(NamedTuple):
@@ -157,10 +158,11 @@ def box(a: Solid, b: Solid) -> list[Candidates]:
     ]
     relative, gaps_a, gaps_b = keep((relative, gaps_a, gaps_b))
     edges = _edges(a, b, between, relative)
-    least = _most([*gaps_a, *gaps_b])
-    crossed = edges.dist > least + _CLEARLY
-    apart = jnp.maximum(least, edges.dist) > 0
-    on_a = _most(gaps_a) >= _most(gaps_b)
+    faces_a, faces_b = _most(gaps_a), _most(gaps_b)
+    faces = _most([faces_a, faces_b])
+    crossed = edges.dist > faces + _CLEARLY
+    apart = _most([faces, edges.dist]) > 0
+    on_a = faces_a >= faces_b
     sides = a[1:], b[1:]  # place, axes, half-sizes
     ref, inc = (Solid("box", *jax.tree.map(lambda x, y: jnp.where(on_a, x, y), *pair)) for pair in (sides, sides[::-1]))
     gaps = jax.tree.map(lambda x, y: jnp.where(on_a, x, y), gaps_a, gaps_b)
@@ -240,22 +242,22 @@ def _edges(a: Solid, b: Solid, between: Vec, relative: list) -> Candidates:
                 + b.size[j2] * jnp.abs(relative[i][j1])
             )
             away = jnp.abs(local[i2] * relative[i1][j] - local[i1] * relative[i2][j])
-            gaps[i].append(
-                jnp.where(square > 1e-4, (away - overlap) * jax.lax.rsqrt(jnp.maximum(square, 1e-4)), -jnp.inf)
-            )
+            gap = (away - overlap) * jax.lax.rsqrt(jnp.maximum(square, _PARALLEL))
+            gaps[i].append(jnp.where(square > _PARALLEL, gap, -jnp.inf))
     gaps = keep(gaps)
-    (edge_a, half_a), *sides_a = _from_axis(a, list(map(_most, gaps)))
+    gaps_a = list(map(_most, gaps))
+    (edge_a, half_a), *sides_a = _from_axis(a, gaps_a)
     (edge_b, _), *sides_b = _from_axis(b, [_most([row[j] for row in gaps]) for j in range(3)])
     edge_a, edge_b, half_a, sides_a, sides_b = keep((edge_a, edge_b, half_a, sides_a, sides_b))
     normal = cross(edge_a, edge_b)
-    normal = scale(normal, _sign(dot(normal, between)) / jnp.maximum(norm(normal), 1e-3))
+    normal = scale(normal, _sign(dot(normal, between)) / norm(normal))
     ends = []
     for solid, sign, sides in ((a, 1.0, sides_a), (b, -1.0, sides_b)):
         out = [scale(axis, sign * _sign(dot(axis, normal)) * half) for axis, half in sides]
         ends.append(functools.reduce(add, out, solid.pos))
     offset, cos = add(ends[1], scale(ends[0], -1.0)), dot(edge_a, edge_b)
-    along = (dot(offset, edge_a) - cos * dot(offset, edge_b)) / jnp.maximum(1 - cos * cos, 1e-4)
-    dist = _most(list(map(_most, gaps)))
+    along = (dot(offset, edge_a) - cos * dot(offset, edge_b)) / jnp.maximum(1 - cos * cos, _PARALLEL)
+    dist = _most(gaps_a)
     pos = add(ends[0], add(scale(edge_a, jnp.clip(along, -half_a, half_a)), scale(normal, dist / 2)))
     return Candidates(dist, pos, normal)
 

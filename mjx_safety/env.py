@@ -223,10 +223,9 @@ class Env:
             world[f"{name}_center" if name in home else f"{name}_pos"].reshape(-1, 3)[:, :2] for name in self._slots
         ]
         physics = PhysicsState(qpos, qvel, boxes, home, world["time"])
-        for name, yaw in self._physics.first_yaws(physics).items():
-            if f"{name}_yaw" not in given:
-                home[name] = home[name].at[:, 2].set(yaw)
-        physics = self._physics.settle(physics.replace(home=home))
+        yaws = {n: yaw for n, yaw in self._physics.first_yaws(physics).items() if f"{n}_yaw" not in given}
+        found = {name: home[name].at[:, 2].set(yaw) for name, yaw in yaws.items()}
+        physics = self._physics.settle(physics.replace(home=home | found))
         target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
         timer = world["buttons_timer"].astype(jnp.int32)
         steps = world["steps"] if "steps" in given else jnp.round(world["time"] / self._physics.step_time)

@@ -67,6 +67,7 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
             data.qvel[joint.dofadr[0] :][:6] = *linvel, *_mat(quat).T @ angvel
     centres = world.get("world.gremlins_center", np.zeros((0, 3)))
     yaws = world.get("world.gremlins_yaw", ())
+    gremlins = pushed["gremlins"].boxes() if "gremlins" in pushed else None
     goal = f"buttons{int(world['world.goal_button'])}" if "world.goal_button" in world else ""
     own = {body for body in range(model.nbody) if model.body_rootid[body] == model.body("robot").rootid[0]}
     touched, time = [], float(world["world.time"])
@@ -75,9 +76,8 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
         for _ in range(task.frame_skip):
             for i, (centre, yaw) in enumerate(zip(centres, yaws, strict=True)):
                 mocap = model.body(f"gremlins{i}_target").mocapid[0]
-                kind = pushed["gremlins"]
-                x, y = centre[0] + kind.travel * np.sin(time), centre[1] + kind.travel * np.cos(time)
-                data.mocap_pos[mocap] = x, y, hover(kind.boxes())
+                x, y = centre[0] + gremlins.travel * np.sin(time), centre[1] + gremlins.travel * np.cos(time)
+                data.mocap_pos[mocap] = x, y, hover(gremlins)
                 data.mocap_quat[mocap] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
             mujoco.mj_step(model, data)
             time += model.opt.timestep

@@ -221,44 +221,48 @@ def test_a_pushed_box_takes_mujoco_s_path(kind):
     np.testing.assert_allclose(*np.mean(touches, axis=0), atol=0.1)
 
 
-def test_capsules_touch_boxes_as_in_mujoco():
-    """Distances and whereabouts of contacts with a capsule at any angle."""
+def meetings(kind, size, num):
+    """MuJoCo's model and data of a free geom in `num` random poses, and a vase at the origin, with their contacts."""
     spec = mujoco.MjSpec()
     body = spec.worldbody.add_body(name="robot", pos=[0, 0, 0])
     body.add_freejoint()
-    body.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=CAPSULE[0].size, condim=6)
+    body.add_geom(type=kind, size=size, condim=6)
     model = free(spec, VASE._replace(slots=1), floor=False)
-    data = mujoco.MjData(model)
-    box = Solid("box", [0.0] * 3, list(np.eye(3, dtype=np.float32)), [0.1] * 3)
-    radius, half_length, _ = CAPSULE[0].size
-    find = jax.jit(lambda pos, axis: collide_box.capsule(list(pos), list(axis), radius, half_length, box))
-    rng = np.random.default_rng(0)
-    checked = 0
-    for _ in range(200):
+    data, rng = mujoco.MjData(model), np.random.default_rng(0)
+    for _ in range(num):
         quat = rng.normal(size=4)
         data.qpos[:] = [*rng.uniform(-0.2, 0.2, 3), *quat / np.linalg.norm(quat), 0, 0, 0, 1, 0, 0, 0]
         mujoco.mj_kinematics(model, data)
         mujoco.mj_collision(model, data)
+        yield model, data
+
+
+def deepest(model, data):
+    """The deepest contact, and its normal out of the robot."""
+    contact = data.contact[int(np.argmin(data.contact.dist))]
+    return contact, contact.frame[:3] * (1 if model.geom_bodyid[contact.geom1] == 1 else -1)
+
+
+def test_capsules_touch_boxes_as_in_mujoco():
+    """Distances and whereabouts of contacts with a capsule at any angle."""
+    box = Solid("box", [0.0] * 3, list(np.eye(3, dtype=np.float32)), [0.1] * 3)
+    radius, half_length, _ = CAPSULE[0].size
+    find = jax.jit(lambda pos, axis: collide_box.capsule(list(pos), list(axis), radius, half_length, box))
+    checked = 0
+    for model, data in meetings(mujoco.mjtGeom.mjGEOM_CAPSULE, CAPSULE[0].size, 200):
         got = min(find(f32(data.xpos[1]), f32(data.xmat[1].reshape(3, 3)[:, 2])), key=lambda x: x.dist)
         if data.ncon == 0 or data.contact.dist.min() < -0.02:
             assert data.ncon or got.dist > 0
             continue
-        expected = data.contact[int(np.argmin(data.contact.dist))]
+        expected, normal = deepest(model, data)
         np.testing.assert_allclose(got.dist, expected.dist, atol=1e-4)
-        sign = 1 if model.geom_bodyid[expected.geom1] == 1 else -1
-        np.testing.assert_allclose(got.normal, sign * expected.frame[:3], atol=1e-2)
+        np.testing.assert_allclose(got.normal, normal, atol=1e-2)
         checked += 1
     assert checked >= 10
 
 
 def test_boxes_at_any_angle_touch_as_in_mujoco():
     """The deepest contact of two boxes: face against corner, or edge against edge."""
-    spec = mujoco.MjSpec()
-    body = spec.worldbody.add_body(name="robot", pos=[0, 0, 0])
-    body.add_freejoint()
-    body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=POINT[1].size, condim=6)
-    model = free(spec, VASE._replace(slots=1), floor=False)
-    data = mujoco.MjData(model)
 
     @jax.jit
     def find(pos, mat):
@@ -266,19 +270,13 @@ def test_boxes_at_any_angle_touch_as_in_mujoco():
         moved = Solid("box", list(pos), [list(mat[:, i]) for i in range(3)], list(POINT[1].size))
         return collide_box.box(moved, still)
 
-    rng = np.random.default_rng(0)
     checked, edges, wrong = 0, 0, 0
-    for _ in range(2000):
-        quat = rng.normal(size=4)
-        data.qpos[:] = [*rng.uniform(-0.2, 0.2, 3), *quat / np.linalg.norm(quat), 0, 0, 0, 1, 0, 0, 0]
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_collision(model, data)
+    for model, data in meetings(mujoco.mjtGeom.mjGEOM_BOX, POINT[1].size, 2000):
         if data.ncon == 0 or data.contact.dist.min() < -0.01:
             continue
         mat = data.xmat[1].reshape(3, 3)
         got = min(find(f32(data.xpos[1]), f32(mat)), key=lambda x: x.dist)
-        expected = data.contact[int(np.argmin(data.contact.dist))]
-        normal = expected.frame[:3] * (1 if model.geom_bodyid[expected.geom1] == 1 else -1)
+        expected, normal = deepest(model, data)
         edges += max(np.abs(normal).max(), np.abs(mat.T @ normal).max()) < 1 - 1e-6
         same = np.abs(got.dist - expected.dist) < 1e-5 and np.abs(np.array(got.normal) - normal).max() < 1e-3
         wrong += not (same and np.abs(np.array(got.pos) - expected.pos).max() < 1e-4)

@@ -184,3 +184,6 @@ def test_a_gremlin_that_was_turned_still_turns_back():
     world = env.get_world(state)
     copy = jax.jit(env.set_world)(world, state.key)
     np.testing.assert_allclose(copy.physics.home["gremlins"], state.physics.home["gremlins"], atol=1e-6)
+    del world["gremlins_yaw"]
+    copy = jax.jit(env.set_world)(world, state.key)
+    assert np.abs(copy.physics.home["gremlins"] - state.physics.home["gremlins"])[:, 2].max() > 0.1
