@@ -181,8 +181,8 @@ def test_every_continuous_setting_can_be_swept():
 
 
 WRONG = [
-    ({"sweep": {"lr": (1e-3, -1.0)}}, "lr must be a positive number, got -1.0"),
-    ({"sweep": {"lr": (1e-3, 1e-3)}}, "sweep needs at least one value of lr and no repeats"),
+    ({"sweep": {"target_kl": (1e-3, -1.0)}}, "target_kl must be a positive number, got -1.0"),
+    ({"sweep": {"target_kl": (1e-3, 1e-3)}}, "sweep needs at least one value of target_kl and no repeats"),
     ({"sweep": {"num_envs": (1, 2)}}, "unknown swept setting 'num_envs': choose one of lr, critic_lr"),
     ({"sweep": {"pid_kip": (1.0,)}}, "unknown swept setting 'pid_kip': .*did you mean 'pid_kp'"),
     ({"num_envs": -1}, "num_envs must be a positive integer, got -1"),
