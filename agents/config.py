@@ -54,7 +54,7 @@ class Config:
     """Environment steps per agent; rounded down to whole updates of num_envs x num_steps."""
     num_envs: int = 512
     """Environments stepped together, per agent."""
-    num_groups: int = 1
+    num_groups: int = 2
     """Groups that the environments of an agent are split into: several devices can share an agent by whole groups.
     Must divide num_envs. Results depend on it, but not on the number of devices."""
     num_steps: int = 64
@@ -66,7 +66,7 @@ class Config:
     sweep: Annotated[Sweep, SWEEP_WORDS] = ()
     """Continuous settings with several values, such as lr=1e-4,3e-4 pid_kp=0.2,0.5: all combinations are trained."""
 
-    num_epochs: int = 4
+    num_epochs: int = 2
     """Passes over the batch per update."""
     num_minibatches: int = 8
     """Minibatches per pass; must divide the num_envs x num_steps / num_groups steps of a group."""
@@ -74,7 +74,7 @@ class Config:
     """Hidden layers of each of the three networks."""
     lr: float = 3e-4
     """Adam step size of the policy."""
-    critic_lr: float = 3e-4
+    critic_lr: float = 1e-3
     """Adam step size of both critics."""
     max_grad_norm: float | None = 1.0
     """Gradient norm at which each network's gradient is clipped; None for no clipping."""
@@ -180,9 +180,12 @@ PRESETS = {
     "gpu": Config(
         total_steps=100_000_000,
         num_envs=8192,
+        num_groups=1,
         num_steps=32,
+        num_epochs=4,
         num_minibatches=16,
         hidden_sizes=(256, 256),
+        critic_lr=3e-4,
         updates_per_chunk=20,
     ),
     # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into
@@ -194,6 +197,7 @@ PRESETS = {
         algorithm="ppo_lagrangian",
         total_steps=10_000_000,
         num_envs=1024,
+        num_groups=1,
         num_steps=32,
         num_epochs=20,
         num_minibatches=4,

@@ -1,5 +1,7 @@
 """Several processes, one program: who writes, and how the others learn what was read or went wrong."""
 
+import contextlib
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -31,6 +33,17 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     if coordinator is not None:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     return None
+
+
+def split_cpu() -> None:
+    """Make every core a device, for XLA steps the environments of a device on one core; before any device is used.
+
+    Does nothing where XLA_FLAGS or JAX_NUM_CPU_DEVICES have said how many there are, or devices are in use already.
+    """
+    said = jax.config.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
+    if not said:
+        with contextlib.suppress(RuntimeError):  # in use
+            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
 def choose_devices(num_devices: int | None) -> list[Any]:

@@ -255,15 +255,21 @@ class Trainer:
 
     def _estimate(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[Batch, Metrics]:
         """Advantages and targets, all under the parameters and statistics that acted."""
-        stats = state.normalizer
-        obs = normalizer.normalize(rollout.obs, stats.mean, stats.std)
-        final_obs = normalizer.normalize(rollout.final_obs, stats.mean, stats.std)
+        stats, critics = state.normalizer, ("value", "cost_value")
+
+        def judge(raw: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            obs = normalizer.normalize(raw, stats.mean, stats.std)
+            return obs, {name: networks.mlp(state.params[name], obs)[..., 0] for name in critics}
+
+        # About a minibatch at a time, which stays in a CPU's cache.
+        steps = max(1, self.config.num_steps // self.config.num_minibatches)
+        obs, values = jax.lax.map(judge, rollout.obs, batch_size=steps)
+        next_values = jax.lax.map(lambda raw: judge(raw)[1], rollout.final_obs, batch_size=steps)
+        ends = rollout.terminated, rollout.truncated
 
         def advantages(name: str, signal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-            values, next_values = (networks.mlp(state.params[name], x)[..., 0] for x in (obs, final_obs))
-            ends = rollout.terminated, rollout.truncated
-            advantage = gae(signal, values, next_values, *ends, hyper.gamma, hyper.gae_lambda)
-            target = advantage + values
+            advantage = gae(signal, values[name], next_values[name], *ends, hyper.gamma, hyper.gae_lambda)
+            target = advantage + values[name]
             mean, variance = reduce.moments(advantage)
             explained = 1.0 - variance / (reduce.moments(target)[1] + 1e-8)
             return advantage - mean, jnp.sqrt(variance), target, explained
@@ -314,8 +320,9 @@ class Trainer:
         config, algorithm, params = self.config, self._algorithm, state.params
         policy_metrics = {}
         if algorithm.step:
-            whole = jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), batch)
-            policy, policy_metrics = algorithm.step(params["policy"], whole, constraint, hyper)
+            lead = config.num_minibatches, -1, math.prod(batch.target.shape[1:])
+            parts = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[3:]), batch)
+            policy, policy_metrics = algorithm.step(params["policy"], parts, constraint, hyper)
             params = params | {"policy": policy}
         old_log_std = state.params["policy"]["log_std"]
 

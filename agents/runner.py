@@ -135,7 +135,8 @@ def prepare(
         raise TypeError(f"env is {env!r}; it must be a task id such as 'PointGoal1', or an environment")
     config, where = hosts.on_first(open_run)
     mesh = _choose_mesh(config, devices)
-    if idle := len(hosts.choose_devices(devices)) - mesh.size:
+    idle = len(hosts.choose_devices(devices)) - mesh.size
+    if idle and jax.default_backend() != "cpu":  # the cores of a CPU share in matrix products all the same
         warnings.warn(f"{idle} devices have nothing to do: train more agents, or raise num_groups", stacklevel=3)
     return Run(env, task, config, where, mesh, logger_names)
 

@@ -21,7 +21,7 @@ import tyro
 
 import agents
 import mjx_safety
-from agents import run_directory
+from agents import hosts, run_directory
 from agents.algorithms import ALGORITHMS
 from agents.config import PAPER_TRUST_REGION, preset_name, validate
 from agents.runner import execute, prepare
@@ -75,6 +75,7 @@ class Run(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 some run diverged or could not be continued, 2 refused."""
     args = tyro.cli(Args, prog="python -m benchmarks.learning", description=__doc__, args=argv)
+    hosts.split_cpu()
     try:
         runs = plan(args) if args.train else []
     except (ValueError, KeyError, OSError) as error:

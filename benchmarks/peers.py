@@ -22,13 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 import mjx_safety
-from agents import preset
+from agents import hosts, preset
 from agents.config import choose
 from agents.run_directory import append_rows
 from benchmarks import programs
@@ -126,6 +125,7 @@ class Args:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 some peer is missing, 2 refused."""
     args = tyro.cli(Args, prog="python -m benchmarks.peers", description=__doc__, args=argv)
+    hosts.split_cpu()
     try:
         check(args)
     except (ValueError, OSError) as error:
@@ -195,17 +195,14 @@ class Ours(NamedTuple):
 
 def stepping(env: Env, num_envs: int) -> Ours:
     """Random actions with auto-reset, some way into the episodes."""
-    agent = programs.begin(env, num_envs)
-    program = programs.Stepping(env, jax.tree.map(lambda x: x[0, 0], agent.env)).with_reset(STEPPING)
+    program = programs.Stepping(env, programs.begin(env, num_envs)).with_reset(STEPPING)
     return Ours.of(program, env, num_envs)
 
 
 def training(env: Env) -> Ours:
     """Updates of the default preset, some way into the episodes."""
     num_envs = preset().num_envs
-    program = programs.training(TRAINING, env, programs.begin(env, num_envs))
-    program.work(math.ceil(programs.WARM_UP * num_envs / program.steps))
-    return Ours.of(program, env, num_envs)
+    return Ours.of(programs.training(TRAINING, env, num_envs), env, num_envs)
 
 
 class Job(NamedTuple):

@@ -1,6 +1,7 @@
 """What the throughput benchmark times: compiled programs that step, and that train."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agents import preset
-from agents.loop import Trainer, TrainState, make_fleet
-from agents.mesh import compile_on, make_mesh
+from agents import hosts, preset
+from agents.loop import Trainer, make_fleet
+from agents.mesh import AGENT, compile_on, make_mesh, place
 from benchmarks import kernels
 from mjx_safety import AutoReset, Env, State, Task, VecState
 from mjx_safety.objects import Hazards
@@ -59,10 +60,9 @@ class Program:
         return time.perf_counter() - start
 
 
-def begin(env: Env, num_envs: int) -> TrainState:
-    """A fresh agent [1], and environments [1, 1, num_envs] spread over the phases of their episodes."""
-    config = dataclasses.replace(preset(), num_envs=num_envs)
-    return compile_on(make_mesh(1, 1), Trainer(env, config)).init(*make_fleet(config))
+def begin(env: Env, num_envs: int) -> VecState:
+    """A batch spread over the phases of its episodes."""
+    return jax.jit(lambda key: AutoReset(env, num_envs).reset(key, stagger=True))(jax.random.key(0))
 
 
 class Stepping:
@@ -194,14 +194,21 @@ def more_hazards(task: Task) -> Task:
     return dataclasses.replace(task, objects=tuple(kinds.values()))
 
 
-def training(name: str, env: Env, agent: TrainState) -> Program:
-    """Updates of the default preset on a batch of its size: the more environments, the fewer steps of each."""
-    config, num_envs = preset(), agent.env.reward.shape[2]
+def training(name: str, env: Env, num_envs: int) -> Program:
+    """Updates of the default preset on a batch of its size, on all devices that `python -m agents.train` would use.
+
+    The more environments, the fewer steps of each. The first updates are not timed, see `WARM_UP`.
+    """
+    config = preset()
     num_steps = max(1, config.batch_size // num_envs // config.num_minibatches) * config.num_minibatches
-    config = dataclasses.replace(config, num_envs=num_envs, num_steps=num_steps, updates_per_chunk=1)
-    _, hypers = make_fleet(config)
-    agent = jax.tree.map(jnp.copy, agent)  # buffers that are shared cannot be donated
-    update = compile_on(make_mesh(1, 1), Trainer(env, config)).chunk
+    num_groups = math.gcd(config.num_groups, num_envs)
+    sizes = {"num_envs": num_envs, "num_groups": num_groups, "num_steps": num_steps}
+    config = dataclasses.replace(config, **sizes, updates_per_chunk=1)
+    mesh = make_mesh(1, num_groups)
+    init, update = compile_on(mesh, Trainer(env, config))
+    fleet = make_fleet(config)
+    keys, hypers = place(mesh, (AGENT, AGENT), hosts.to_host(fleet), fleet)
+    agent = jax.tree.map(jnp.copy, init(keys, hypers))  # buffers that are shared cannot be donated
     update, facts = _compile(num_envs, update, agent, hypers, jnp.int32(1))
 
     def work(units: int) -> None:
@@ -210,7 +217,8 @@ def training(name: str, env: Env, agent: TrainState) -> Program:
             agent, _ = update(agent, hypers, jnp.int32(1))
         jax.block_until_ready(agent)
 
-    return Program(name, config.batch_size, work, facts)
+    work(math.ceil(WARM_UP / num_steps))
+    return Program(name, config.batch_size, work, facts | {"devices": mesh.size})
 
 
 def _compile(num_envs: int, function: Any, *args: Any) -> tuple[Any, dict[str, Any]]:

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mjx_safety
+from agents import hosts
 from agents.run_directory import append_rows
 from benchmarks import c_mujoco, first_step, programs
 from benchmarks.programs import Program
@@ -68,6 +69,7 @@ class Args:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 refused."""
     args = tyro.cli(Args, prog="python -m benchmarks.throughput", description=__doc__, args=argv)
+    hosts.split_cpu()
     try:
         check(args)
     except (ValueError, OSError) as error:
@@ -89,10 +91,7 @@ def check(args: Args) -> None:
             raise ValueError(f"{field} is {least}; it must be at least 1.")
     for number in args.devices:
         if not 1 <= number <= jax.device_count():
-            raise ValueError(
-                f"devices is {number}; there are {jax.device_count()}. "
-                "XLA_FLAGS=--xla_force_host_platform_device_count=N splits a CPU."
-            )
+            raise ValueError(f"devices is {number}; there are {jax.device_count()}, JAX_NUM_CPU_DEVICES=N makes more.")
     if not 0 < args.round_seconds < math.inf:
         raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
     for task in args.tasks:
@@ -130,8 +129,7 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
 
 def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
     """Stepping, and what is timed in turn with it on the device."""
-    agent = programs.begin(env, num_envs)
-    stepping = programs.Stepping(env, jax.tree.map(lambda x: x[0, 0], agent.env))
+    stepping = programs.Stepping(env, programs.begin(env, num_envs))
     timed = [stepping.with_reset(STEPPING)]
     if NO_AUTO_RESET in args.programs:
         timed.append(stepping.without_reset(NO_AUTO_RESET))
@@ -139,12 +137,10 @@ def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
         timed.append(stepping.physics(PHYSICS))
     if MORE_HAZARDS in args.programs:
         other = Env(programs.more_hazards(env.task))
-        states = jax.tree.map(lambda x: x[0, 0], programs.begin(other, num_envs).env)
-        timed.append(programs.Stepping(other, states).with_reset(MORE_HAZARDS))
+        timed.append(programs.Stepping(other, programs.begin(other, num_envs)).with_reset(MORE_HAZARDS))
     timed += [stepping.on_devices(f"{ON_DEVICES}{number}", number) for number in args.devices]
     if TRAINING in args.programs:
-        agent = dataclasses.replace(agent, env=jax.tree.map(lambda x: x[None, None], stepping.states))
-        timed.append(programs.training(TRAINING, env, agent))
+        timed.append(programs.training(TRAINING, env, num_envs))
     return timed
 
 

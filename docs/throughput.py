@@ -27,7 +27,8 @@ within rounds. Compile time is left out.
   {SPAN} steps.
 - **resets**: share of stepping's time that is not spent where there is no auto-reset, from the same states.
 - **more hazards**: the task with {MORE_HAZARDS} more hazards, relative to stepping.
-- **training**: the trainer's compiled update, acting and learning.
+- **training**: the trainer's compiled update, acting and learning, on all devices: every core of a CPU is one. Stepping
+  is on one device.
 - **x C MuJoCo**: stepping relative to C MuJoCo's bare physics in float64 on all cores.
 - **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
 - **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
@@ -66,7 +67,7 @@ def page() -> str:
     return (
         HEAD
         + table(("measures", "options"), [(what, f"`{options}`") for what, options in COMMANDS])
-        + "\n`XLA_FLAGS=--xla_force_host_platform_device_count=4` before the command splits a CPU into devices.\n"
+        + "\nEvery core of a CPU is a device; `JAX_NUM_CPU_DEVICES=4` before the command makes it four.\n"
         "Results are appended to `benchmarks/results/throughput.jsonl`; the newest of each are below.\n\n"
         + "\n".join(sections)
     )

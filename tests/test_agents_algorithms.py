@@ -85,7 +85,7 @@ def line_batch(cost: float = 0.0) -> Batch:
     sign = action[:, 0]
     log_prob = networks.log_prob(zeros, jnp.zeros(1), action)
     batch = Batch(ones, action, zeros, log_prob, sign, cost * sign, zeros[:, 0], zeros[:, 0])
-    return jax.tree.map(lambda x: x[None], batch)  # one block
+    return jax.tree.map(lambda x: x[None, None], batch)  # one part of one block
 
 
 def moved(step, batch, at, target_kl=TARGET_KL):
@@ -116,13 +116,16 @@ def test_line_search_by_hand():
     def search(least):
         problem = trust_region.pose(LINE, batch)
         step = -0.3 * jnp.concatenate([jnp.zeros(1), jnp.ones(2)])
-        return trust_region.line_search(problem, step, lambda reward, cost, kl: (kl < 0.08) & (reward > least))
+        now = problem.outlook(problem.params)
+        return trust_region.line_search(problem, step, now, lambda new: (new.kl < 0.08) & (new.reward > least))
 
-    params, accepted = on_one_device(search, QUICK)(0.0)
+    params, outlook, accepted = on_one_device(search, QUICK)(0.0)
     np.testing.assert_allclose(params, [0.0, 0.192, 0.192], rtol=1e-5)
+    np.testing.assert_allclose(outlook.kl, 0.384**2 / 2, rtol=1e-5)
     assert accepted
-    params, accepted = on_one_device(search, QUICK)(10.0)
+    params, outlook, accepted = on_one_device(search, QUICK)(10.0)
     np.testing.assert_array_equal(params, 0.0)
+    assert outlook.kl == 0.0
     assert not accepted
 
 
@@ -136,15 +139,15 @@ def test_conjugate_gradient_by_hand():
 def test_curvature_is_the_hessian_of_the_divergence():
     mean = networks.init_mlp(jax.random.key(0), (3, 4, 2), head_scale=1.0)
     policy = {"mean": mean, "log_std": jnp.array([-0.5, 0.3])}
-    obs = jax.random.normal(jax.random.key(1), (12, 5, 3))
-    zeros = jnp.zeros((12, 5))
-    batch = Batch(obs, jnp.zeros((12, 5, 2)), networks.mlp(mean, obs), zeros, zeros, zeros, zeros, zeros)
-    some = jax.tree.map(lambda x: x[::8], batch)  # the blocks that count
+    obs = jax.random.normal(jax.random.key(1), (3, 4, 5, 3))
+    zeros = jnp.zeros((3, 4, 5))
+    batch = Batch(obs, jnp.zeros((3, 4, 5, 2)), networks.mlp(mean, obs), zeros, zeros, zeros, zeros, zeros)
+    some = jax.tree.map(lambda x: jnp.stack([x[:1, 0], x[2:, 0]]), batch)  # the blocks that count: each eighth
 
     def matrices():
         problem = trust_region.pose(policy, batch)
-        divergence = trust_region.pose(policy, some).kl
-        return jax.vmap(problem.curvature)(jnp.eye(len(problem.params))), jax.hessian(divergence)(problem.params)
+        divergence = jax.hessian(lambda x: trust_region.pose(policy, some).outlook(x).kl)(problem.params)
+        return jax.vmap(problem.curvature)(jnp.eye(len(problem.params))), divergence
 
     curvature, hessian = on_one_device(matrices, QUICK)()
     np.testing.assert_allclose(curvature, hessian + 0.1 * np.eye(len(hessian)), atol=1e-4)

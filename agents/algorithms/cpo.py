@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from agents import reduce
 from agents.algorithms.base import Constraint
-from agents.algorithms.trust_region import EPS, conjugate_gradient, line_search, pose, report
+from agents.algorithms.trust_region import EPS, Outlook, conjugate_gradient, line_search, pose, report
 
 if TYPE_CHECKING:
     from agents.loop import Batch, Hyper
@@ -68,19 +67,18 @@ def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -
     broken, the reward is no worse (algorithm 1, with the line search of section 6.1). "multiplier" is nu.
     """
     problem = pose(policy, batch)
-    reward_before, cost_before = reduce.average(problem.surrogates(problem.params))
-    g = problem.gradient(lambda params: -problem.surrogates(params)[0])
-    b = problem.gradient(lambda params: problem.surrogates(params)[1])
+    g, now = problem.slope(lambda outlook: -outlook.reward)
+    b, _ = problem.slope(lambda outlook: outlook.cost)
     v, w = (conjugate_gradient(problem.curvature, x) for x in (g, b))
     q, r, s = g @ v, g @ w, b @ w
     c = constraint.violation / constraint.horizon
     lam, nu, case = solve_dual(q, r, s, c, hyper.target_kl)
     x = jnp.where(case == 0, nu * w, (v + nu * w) / (lam + EPS))
 
-    def accept(reward: jax.Array, cost: jax.Array, kl: jax.Array) -> jax.Array:
-        better = (reward >= reward_before) | (case <= 1)
-        return (kl <= hyper.target_kl) & better & (cost - cost_before <= jnp.maximum(-c, 0.0))
+    def accept(new: Outlook) -> jax.Array:
+        better = (new.reward >= now.reward) | (case <= 1)
+        return (new.kl <= hyper.target_kl) & better & (new.cost - now.cost <= jnp.maximum(-c, 0.0))
 
-    params, accepted = line_search(problem, x, accept)
-    metrics = report(problem, params, accepted, loss=lambda reward, _: -reward)
-    return problem.unravel(params), metrics | {"multiplier": nu}
+    params, outlook, accepted = line_search(problem, x, now, accept)
+    policy = problem.unravel(params)
+    return policy, report(policy, -outlook.reward, outlook, accepted) | {"multiplier": nu}

@@ -28,45 +28,64 @@ CURVATURE_STRIDE = 8  # blocks of samples to one in Fisher's matrix: Schulman et
 EPS = 1e-8
 
 
+class Outlook(NamedTuple):
+    """What a batch says of a policy, float32 [] each.
+
+    Attributes:
+        reward: E[rho A], where rho is its probability of an action over that of the policy that acted.
+        cost: E[rho A_C].
+        kl: mean KL(it || the policy that acted).
+    """
+
+    reward: jax.Array
+    cost: jax.Array
+    kl: jax.Array
+
+
 class Problem(NamedTuple):
-    """The policy as one vector, and what the batch says of any other value of it.
+    """The policy as one vector, and what the batch of all devices says of any other value of it.
 
     Attributes:
         params: float32 [n]; the policy that acted.
         unravel: vector -> policy.
-        surrogates: vector -> (E[rho A], E[rho A_C]), this device's share.
-        kl: vector -> mean KL to the policy that acted, this device's share.
-        curvature: vector x -> (F + DAMPING) x, where F is Fisher's matrix; of all devices.
+        outlook: vector -> Outlook.
+        slope: function of an Outlook -> its gradient [n] at `params`, and the Outlook there.
+        curvature: vector x -> (F + DAMPING) x, where F is Fisher's matrix.
     """
 
     params: jax.Array
     unravel: Callable
-    surrogates: Callable
-    kl: Callable
+    outlook: Callable
+    slope: Callable
     curvature: Callable
-
-    def gradient(self, function: Callable) -> jax.Array:
-        """Gradient of a device's share of a mean, at the policy that acted; over all devices, [n]."""
-        return reduce.average(jax.grad(function)(self.params))
 
 
 def pose(policy: dict, batch: "Batch") -> Problem:
-    """The policy step as a problem in one vector."""
+    """The policy step as a problem in one vector; the batch is worked on part by part, as `Algorithm.step` gets it."""
     params, unravel = ravel_pytree(policy)
     old_log_std = policy["log_std"]
 
-    def distribution(vector: jax.Array, obs: jax.Array = batch.obs) -> tuple[jax.Array, jax.Array]:
+    def distribution(vector: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         policy = unravel(vector)
         return networks.mlp(policy["mean"], obs), policy["log_std"]
 
-    def surrogates(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ratio = jnp.exp(networks.log_prob(*distribution(vector), batch.action) - batch.log_prob)
-        return jnp.mean(ratio * batch.advantage), jnp.mean(ratio * batch.cost_advantage)
+    def look(vector: jax.Array, part: "Batch") -> Outlook:
+        new = distribution(vector, part.obs)
+        ratio = jnp.exp(networks.log_prob(*new, part.action) - part.log_prob)
+        kl = networks.kl_divergence(*new, part.mean, old_log_std)
+        return Outlook(*map(jnp.mean, (ratio * part.advantage, ratio * part.cost_advantage, kl)))
 
-    def kl(vector: jax.Array) -> jax.Array:
-        return jnp.mean(networks.kl_divergence(*distribution(vector), batch.mean, old_log_std))
+    def over_parts(function: Callable) -> Any:
+        return reduce.average(jax.tree.map(lambda x: jnp.mean(x, 0), jax.lax.map(function, batch)))
 
-    some = batch.obs[::CURVATURE_STRIDE]
+    def slope(function: Callable) -> tuple[jax.Array, Outlook]:
+        def value(vector: jax.Array, part: "Batch") -> tuple[jax.Array, Outlook]:
+            outlook = look(vector, part)
+            return function(outlook), outlook
+
+        return over_parts(lambda part: jax.grad(value, has_aux=True)(params, part))
+
+    some = batch.obs.reshape(-1, *batch.obs.shape[2:])[::CURVATURE_STRIDE]
     _, push = jax.linearize(lambda vector: distribution(vector, some), params)
     pull = jax.linear_transpose(push, params)
 
@@ -77,7 +96,7 @@ def pose(policy: dict, batch: "Batch") -> Problem:
         (fisher,) = pull((mean * jnp.exp(-2.0 * old_log_std) / (mean.size // mean.shape[-1]), 2.0 * log_std))
         return reduce.average(fisher) + DAMPING * x
 
-    return Problem(params, unravel, surrogates, kl, curvature)
+    return Problem(params, unravel, lambda x: over_parts(lambda part: look(x, part)), slope, curvature)
 
 
 def conjugate_gradient(product: Callable, b: jax.Array) -> jax.Array:
@@ -96,32 +115,35 @@ def conjugate_gradient(product: Callable, b: jax.Array) -> jax.Array:
     return jax.lax.fori_loop(0, CG_ITERATIONS, step, (jnp.zeros_like(b), b, b, b @ b))[0]
 
 
-def line_search(problem: Problem, step: jax.Array, accept: Callable) -> tuple[jax.Array, jax.Array]:
+def line_search(
+    problem: Problem, step: jax.Array, now: Outlook, accept: Callable
+) -> tuple[jax.Array, Outlook, jax.Array]:
     """The longest of step, 0.8 step, 0.8^2 step, ... that is accepted, or no step.
 
     Args:
         problem: the policy step.
         step: [n]; subtracted from the parameters.
-        accept: (E[rho A], E[rho A_C], KL) of a candidate, of all devices -> bool [].
+        now: outlook of the parameters.
+        accept: outlook of a candidate -> bool [].
 
     Returns:
-        The parameters [n], and whether they have moved.
+        The parameters [n], their outlook, and whether they have moved.
     """
 
     def search(carry: tuple) -> tuple:
-        tries, _, _ = carry
+        tries, *kept, _ = carry
         candidate = problem.params - BACKTRACK ** tries.astype(jnp.float32) * step
-        reward, cost = problem.surrogates(candidate)
-        accepted = accept(*reduce.average((reward, cost, problem.kl(candidate))))
-        return tries + 1, jnp.where(accepted, candidate, problem.params), accepted
+        outlook = problem.outlook(candidate)
+        accepted = accept(outlook)
+        kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), (candidate, outlook), tuple(kept))
+        return tries + 1, *kept, accepted
 
     def searching(carry: tuple) -> jax.Array:
-        tries, _, accepted = carry
+        tries, *_, accepted = carry
         return (tries < BACKTRACK_STEPS) & ~accepted
 
-    start = jnp.int32(0), problem.params, jnp.bool_(False)
-    _, params, accepted = jax.lax.while_loop(searching, search, start)
-    return params, accepted
+    start = jnp.int32(0), problem.params, now, jnp.bool_(False)
+    return jax.lax.while_loop(searching, search, start)[1:]
 
 
 def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -> tuple[dict, dict[str, jax.Array]]:
@@ -133,27 +155,27 @@ def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -
     """
     problem = pose(policy, batch)
 
-    def loss(reward: jax.Array, cost: jax.Array) -> jax.Array:
-        return priced(reward, cost, constraint.multiplier)
+    def loss(outlook: Outlook) -> jax.Array:
+        return priced(outlook.reward, outlook.cost, constraint.multiplier)
 
-    def accept(reward: jax.Array, cost: jax.Array, kl: jax.Array) -> jax.Array:
-        return (kl <= hyper.target_kl) & (loss(reward, cost) <= before)
-
-    before = loss(*reduce.average(problem.surrogates(problem.params)))
-    gradient = problem.gradient(lambda params: loss(*problem.surrogates(params)))
+    gradient, now = problem.slope(loss)
     direction = conjugate_gradient(problem.curvature, gradient)
     length = jnp.sqrt(2.0 * hyper.target_kl / (direction @ problem.curvature(direction) + EPS))
-    params, accepted = line_search(problem, length * direction, accept)
-    return problem.unravel(params), report(problem, params, accepted, loss)
+
+    def accept(new: Outlook) -> jax.Array:
+        return (new.kl <= hyper.target_kl) & (loss(new) <= loss(now))
+
+    params, outlook, accepted = line_search(problem, length * direction, now, accept)
+    policy = problem.unravel(params)
+    return policy, report(policy, loss(outlook), outlook, accepted)
 
 
-def report(problem: Problem, params: jax.Array, accepted: jax.Array, loss: Callable) -> dict[str, Any]:
+def report(policy: dict, loss: jax.Array, outlook: Outlook, accepted: jax.Array) -> dict[str, Any]:
     """The policy's metrics after its step; it took one or none."""
-    reward, cost, kl = reduce.average((*problem.surrogates(params), problem.kl(params)))
     return {
-        "policy_loss": loss(reward, cost),
-        "kl": kl,
+        "policy_loss": loss,
+        "kl": outlook.kl,
         "clip_fraction": jnp.float32(0.0),
-        "entropy": networks.entropy(problem.unravel(params)["log_std"]),
+        "entropy": networks.entropy(policy["log_std"]),
         "stop_index": accepted.astype(jnp.float32),
     }
