@@ -49,9 +49,9 @@ COMMANDS = (
         "growth with the batch and with hazards",
         "--tasks PointGoal1 --num-envs 256 1024 2048 4096 --programs more_hazards",
     ),
-    ("training, C MuJoCo", "--tasks PointGoal1 PointGoal2 --num-envs 256 1024 --programs training c_mujoco"),
+    ("training, C MuJoCo", "--tasks PointGoal1 PointGoal2 --num-envs 512 1024 --programs training c_mujoco"),
     ("memory, kernels, first step", "--tasks PointGoal1 --num-envs 1024 --programs --compile"),
-    ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2 4"),
+    ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
         "a GPU, within 8 minutes",
         "--tasks PointGoal1 --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 --compile",

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,6 +53,32 @@ def assert_same(run_dir: Path, reference: Path) -> None:
                 np.testing.assert_allclose(value, other[name], rtol=1e-2, atol=1e-3, err_msg=f"{name} of {row}")
     for name, array in np.load(run_dir / "policy.npz").items():
         np.testing.assert_allclose(array, np.load(reference / "policy.npz")[name], rtol=1e-2, atol=1e-3)
+
+
+CORES = os.cpu_count() or 1
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, CORES),
+        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
+    ],
+    ids=["nothing said", "variable", "flag"],
+)
+def test_every_core_is_a_device_unless_the_user_says_otherwise(said, expected):
+    program = "import jax\nfrom agents import hosts\nhosts.split_cpu()\nprint(jax.device_count())"
+    variables = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    variables |= {"JAX_PLATFORMS": "cpu"} | said
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == expected
+
+
+def test_a_cpu_in_use_stays_as_it_is():
+    count = jax.device_count()
+    hosts.split_cpu()
+    assert jax.device_count() == count
 
 
 @pytest.mark.slow

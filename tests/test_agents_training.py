@@ -31,6 +31,7 @@ from tests.train_toy import start as start_process
 SMALL = agents.preset(
     "cpu",
     num_envs=16,
+    num_groups=1,
     num_steps=16,
     total_steps=16 * 16 * 8,
     num_epochs=2,
