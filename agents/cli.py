@@ -117,7 +117,7 @@ def _parse_train(argv: list[str]) -> TrainArgs:
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
     # Before anything asks for a device, which the choice of a preset does.
-    if known.coordinator is None:
+    if known.coordinator is None:  # else the first host's cores would take all, and leave the others without work
         hosts.split_cpu()
     hosts.initialize(known.coordinator, known.num_processes, known.process_id)
     task, config = None, preset(known.preset)

@@ -283,7 +283,10 @@ def validate(config: Config) -> None:
     if not config.hidden_sizes:
         raise ValueError("hidden_sizes needs at least one layer, for example 64 64")
     if config.num_envs % config.num_groups:
-        raise ValueError(f"num_groups={config.num_groups} does not divide num_envs={config.num_envs}")
+        raise ValueError(
+            f"num_groups={config.num_groups} does not divide num_envs={config.num_envs}: "
+            "choose another num_envs, or num_groups=1"
+        )
     share = config.batch_size // config.num_groups
     if share % config.num_minibatches:
         raise ValueError(

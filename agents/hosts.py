@@ -36,14 +36,19 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 
 def split_cpu() -> None:
-    """Make every core a device, for XLA steps the environments of a device on one core; before any device is used.
+    """Make every core a device: most of a batch's step runs on one core of a device. Before any device is used.
 
     Does nothing where XLA_FLAGS or JAX_NUM_CPU_DEVICES have said how many there are, or devices are in use already.
     """
-    said = jax.config.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", "")
-    if not said:
-        with contextlib.suppress(RuntimeError):  # in use
-            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if jax.config.jax_num_cpu_devices > 0 or "device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # in use
+        jax.config.update("jax_num_cpu_devices", num_cores())
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_devices(num_devices: int | None) -> list[Any]:

@@ -255,14 +255,13 @@ class Trainer:
 
     def _estimate(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[Batch, Metrics]:
         """Advantages and targets, all under the parameters and statistics that acted."""
-        stats, critics = state.normalizer, ("value", "cost_value")
+        stats = state.normalizer
 
         def judge(raw: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
             obs = normalizer.normalize(raw, stats.mean, stats.std)
-            return obs, {name: networks.mlp(state.params[name], obs)[..., 0] for name in critics}
+            return obs, {name: networks.mlp(state.params[name], obs)[..., 0] for name in ("value", "cost_value")}
 
-        # About a minibatch at a time, which stays in a CPU's cache.
-        steps = max(1, self.config.num_steps // self.config.num_minibatches)
+        steps = max(1, self.config.num_steps // self._num_parts)
         obs, values = jax.lax.map(judge, rollout.obs, batch_size=steps)
         next_values = jax.lax.map(lambda raw: judge(raw)[1], rollout.final_obs, batch_size=steps)
         ends = rollout.terminated, rollout.truncated
@@ -320,7 +319,7 @@ class Trainer:
         config, algorithm, params = self.config, self._algorithm, state.params
         policy_metrics = {}
         if algorithm.step:
-            lead = config.num_minibatches, -1, math.prod(batch.target.shape[1:])
+            lead = self._num_parts, -1, math.prod(batch.target.shape[1:])
             parts = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[3:]), batch)
             policy, policy_metrics = algorithm.step(params["policy"], parts, constraint, hyper)
             params = params | {"policy": policy}
@@ -407,6 +406,11 @@ class Trainer:
         wrapper = self._algorithm.wrapper
         env: Any = wrapper(self.env, hyper.cost_limit) if wrapper else self.env
         return AutoReset(env, self.config.num_envs // self.config.num_groups)
+
+    @property
+    def _num_parts(self) -> int:
+        """Parts in which a whole batch is worked on: as large as a minibatch, they stay in a CPU's cache."""
+        return self.config.num_minibatches if jax.default_backend() == "cpu" else 1
 
     @property
     def _algorithm(self) -> Algorithm:

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agents import hosts, reduce
-from agents.loop import Trainer, TrainState
+from agents.config import Config
+from agents.loop import Hyper, Trainer, TrainState, make_fleet
 
 AGENT: Any = PartitionSpec("agent")
 AGENT_GROUP: Any = PartitionSpec("agent", reduce.AXIS)
@@ -67,6 +68,12 @@ def compile_on(mesh: Mesh, trainer: Trainer) -> Program:
         init=jax.jit(shard(jax.vmap(trainer.init), (AGENT, AGENT), STATE)),
         chunk=jax.jit(shard(trainer.chunk, (STATE, AGENT, PartitionSpec()), (STATE, metrics)), donate_argnums=0),
     )
+
+
+def place_fleet(mesh: Mesh, config: Config) -> tuple[jax.Array, Hyper]:
+    """Keys and settings of the fleet's agents, split over `mesh`; see `loop.make_fleet`."""
+    fleet = make_fleet(config)
+    return place(mesh, (AGENT, AGENT), hosts.to_host(fleet), fleet)
 
 
 def place(mesh: Mesh, specs: Any, arrays: Any, template: Any) -> Any:

@@ -19,8 +19,8 @@ import mjx_safety
 from agents import evaluation, hosts, loggers, policy, run_directory
 from agents.checkpoint import Checkpoints
 from agents.config import Config, label, preset, slug, validate
-from agents.loop import Trainer, TrainState, make_fleet
-from agents.mesh import AGENT, STATE, compile_on, make_mesh, place
+from agents.loop import Trainer, TrainState
+from agents.mesh import STATE, compile_on, make_mesh, place, place_fleet
 from agents.plots import plot_curves
 from agents.policy import Policy
 from agents.progress import Reporter
@@ -136,7 +136,8 @@ def prepare(
     config, where = hosts.on_first(open_run)
     mesh = _choose_mesh(config, devices)
     idle = len(hosts.choose_devices(devices)) - mesh.size
-    if idle and jax.default_backend() != "cpu":  # the cores of a CPU share in matrix products all the same
+    # Unasked, nothing is said of the cores of a CPU: they share in matrix products all the same.
+    if idle and (devices is not None or jax.default_backend() != "cpu"):
         warnings.warn(f"{idle} devices have nothing to do: train more agents, or raise num_groups", stacklevel=3)
     return Run(env, task, config, where, mesh, logger_names)
 
@@ -163,8 +164,7 @@ def execute(run: Run, progress: bool) -> Result:
 def _optimize(run: Run, progress: bool) -> TrainState:
     """Run all updates that are still to do; returns the final states [agents, ...]."""
     config, run_dir, mesh = run.config, run.run_dir, run.mesh
-    fleet = make_fleet(config)
-    keys, hypers = place(mesh, (AGENT, AGENT), hosts.to_host(fleet), fleet)
+    keys, hypers = place_fleet(mesh, config)
     init, chunk = compile_on(mesh, Trainer(run.env, config))
 
     with contextlib.ExitStack() as stack:

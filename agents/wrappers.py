@@ -31,21 +31,20 @@ class Wrapper:
         self.observation_size, self.action_size = env.observation_size, env.action_size
 
     def reset(self, key: jax.Array) -> Any:
-        """A new episode, nothing spent; alike for all limits, for `AutoReset` resets where agents cannot differ."""
-        return self._extend(self.env.reset(key), jnp.float32(0.0), jnp.float32(0.0))
+        """A new episode, nothing spent."""
+        return self._extend(self.env.reset(key), jnp.float32(0.0))
 
     def step(self, state: Any, action: jax.Array) -> Any:
         """One step."""
         spent = jnp.where(state.steps == 0, 0.0, state.costs[SPENT])  # AutoReset leaves the last episode's costs
         after = self.env.step(state, action)
-        return self._extend(after, spent + after.cost, (spent + after.cost) / self.cost_limit)
+        return self._extend(after, spent + after.cost)
 
     def learned_reward(self, reward: jax.Array, final_obs: jax.Array, hyper: "Hyper") -> jax.Array:
         """The reward [...] to learn from, given the true one and the observations [..., obs] that steps led to."""
         return reward
 
-    def _extend(self, state: Any, spent: jax.Array, share: jax.Array) -> Any:
-        """The state with what is spent, float32 []: a cost, and its share of the limit."""
+    def _extend(self, state: Any, spent: jax.Array) -> Any:
         return state.replace(costs=state.costs | {SPENT: spent})
 
 
@@ -62,17 +61,29 @@ class Saute(Wrapper):
         super().__init__(env, cost_limit)
         self.observation_size = env.observation_size + 1
 
+    def reset(self, key: jax.Array) -> Any:
+        """A new episode, nothing spent."""
+        # Without the limit: `AutoReset` resets under `sparse.cond`, which nothing may enter in which agents differ.
+        return self._show(super().reset(key), jnp.float32(1.0))
+
+    def step(self, state: Any, action: jax.Array) -> Any:
+        """One step."""
+        after = super().step(state, action)
+        return self._show(after, 1.0 - after.costs[SPENT] / self.cost_limit)
+
     def learned_reward(self, reward: jax.Array, final_obs: jax.Array, hyper: "Hyper") -> jax.Array:
         """See the class."""
         return jnp.where(final_obs[..., -1] >= 0.0, reward, hyper.unsafe_reward)
 
-    def _extend(self, state: Any, spent: jax.Array, share: jax.Array) -> Any:
-        return super()._extend(state.replace(obs=jnp.append(state.obs, 1.0 - share)), spent, share)
+    def _show(self, state: Any, left: jax.Array) -> Any:
+        return state.replace(obs=jnp.append(state.obs, left))
 
 
 class EarlyTerminated(Wrapper):
     """Early-terminated MDP (Sun et al. 2021): the cost that spends the limit ends the episode."""
 
-    def _extend(self, state: Any, spent: jax.Array, share: jax.Array) -> Any:
-        over = (state.cost > 0.0) & (share >= 1.0)
-        return super()._extend(state.replace(terminated=state.terminated | over), spent, share)
+    def step(self, state: Any, action: jax.Array) -> Any:
+        """One step."""
+        after = super().step(state, action)
+        over = (after.cost > 0.0) & (after.costs[SPENT] >= self.cost_limit)
+        return after.replace(terminated=after.terminated | over)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agents import hosts, preset
-from agents.loop import Trainer, make_fleet
-from agents.mesh import AGENT, compile_on, make_mesh, place
+from agents import preset
+from agents.loop import Trainer
+from agents.mesh import compile_on, make_mesh, place_fleet
 from benchmarks import kernels
 from mjx_safety import AutoReset, Env, State, Task, VecState
 from mjx_safety.objects import Hazards
@@ -195,7 +195,7 @@ def more_hazards(task: Task) -> Task:
 
 
 def training(name: str, env: Env, num_envs: int) -> Program:
-    """Updates of the default preset on a batch of its size, on all devices that `python -m agents.train` would use.
+    """Updates of the default preset on a batch of its size, on as many devices as it has groups.
 
     The more environments, the fewer steps of each. The first updates are not timed, see `WARM_UP`.
     """
@@ -206,10 +206,9 @@ def training(name: str, env: Env, num_envs: int) -> Program:
     config = dataclasses.replace(config, **sizes, updates_per_chunk=1)
     mesh = make_mesh(1, num_groups)
     init, update = compile_on(mesh, Trainer(env, config))
-    fleet = make_fleet(config)
-    keys, hypers = place(mesh, (AGENT, AGENT), hosts.to_host(fleet), fleet)
+    keys, hypers = place_fleet(mesh, config)
     agent = jax.tree.map(jnp.copy, init(keys, hypers))  # buffers that are shared cannot be donated
-    update, facts = _compile(num_envs, update, agent, hypers, jnp.int32(1))
+    update, facts = _compile(num_envs // mesh.size, update, agent, hypers, jnp.int32(1))
 
     def work(units: int) -> None:
         nonlocal agent
@@ -222,7 +221,10 @@ def training(name: str, env: Env, num_envs: int) -> Program:
 
 
 def _compile(num_envs: int, function: Any, *args: Any) -> tuple[Any, dict[str, Any]]:
-    """The compiled function, seconds of tracing and compiling it, and the device memory that it needs beside `args`."""
+    """The compiled function, seconds of tracing and compiling it, and the memory that it needs beside `args`.
+
+    `num_envs` is what a device has of them, for its memory is that of a device.
+    """
     start = time.perf_counter()
     compiled = function.lower(*args).compile()
     seconds, memory = time.perf_counter() - start, compiled.memory_analysis()

@@ -91,7 +91,9 @@ def check(args: Args) -> None:
             raise ValueError(f"{field} is {least}; it must be at least 1.")
     for number in args.devices:
         if not 1 <= number <= jax.device_count():
-            raise ValueError(f"devices is {number}; there are {jax.device_count()}, JAX_NUM_CPU_DEVICES=N makes more.")
+            raise ValueError(
+                f"devices is {number}; there are {jax.device_count()}. JAX_NUM_CPU_DEVICES=N splits a CPU."
+            )
     if not 0 < args.round_seconds < math.inf:
         raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
     for task in args.tasks:

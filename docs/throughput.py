@@ -27,8 +27,8 @@ within rounds. Compile time is left out.
   {SPAN} steps.
 - **resets**: share of stepping's time that is not spent where there is no auto-reset, from the same states.
 - **more hazards**: the task with {MORE_HAZARDS} more hazards, relative to stepping.
-- **training**: the trainer's compiled update, acting and learning, on all devices: every core of a CPU is one. Stepping
-  is on one device.
+- **training**: the trainer's compiled update, acting and learning, on as many devices as the preset has groups, a core
+  of a CPU each; stepping is on one.
 - **x C MuJoCo**: stepping relative to C MuJoCo's bare physics in float64 on all cores.
 - **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
 - **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
@@ -49,7 +49,7 @@ COMMANDS = (
         "growth with the batch and with hazards",
         "--tasks PointGoal1 --num-envs 256 1024 2048 4096 --programs more_hazards",
     ),
-    ("training, C MuJoCo", "--tasks PointGoal1 PointGoal2 --num-envs 512 1024 --programs training c_mujoco"),
+    ("training, C MuJoCo", "--tasks PointGoal1 PointGoal2 --num-envs 256 512 1024 --programs training c_mujoco"),
     ("memory, kernels, first step", "--tasks PointGoal1 --num-envs 1024 --programs --compile"),
     ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
@@ -67,7 +67,7 @@ def page() -> str:
     return (
         HEAD
         + table(("measures", "options"), [(what, f"`{options}`") for what, options in COMMANDS])
-        + "\nEvery core of a CPU is a device; `JAX_NUM_CPU_DEVICES=4` before the command makes it four.\n"
+        + "\n`JAX_NUM_CPU_DEVICES=4` before the command splits a CPU into so many devices.\n"
         "Results are appended to `benchmarks/results/throughput.jsonl`; the newest of each are below.\n\n"
         + "\n".join(sections)
     )

@@ -18,6 +18,7 @@ import mjx_safety
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettempdir()) / "mjx_safety_test_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.devices()  # in use from here on, so that no command line splits the CPU for the tests after it
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -85,7 +85,7 @@ def line_batch(cost: float = 0.0) -> Batch:
     sign = action[:, 0]
     log_prob = networks.log_prob(zeros, jnp.zeros(1), action)
     batch = Batch(ones, action, zeros, log_prob, sign, cost * sign, zeros[:, 0], zeros[:, 0])
-    return jax.tree.map(lambda x: x[None, None], batch)  # one part of one block
+    return jax.tree.map(lambda x: jnp.stack([x[None]] * 2), batch)  # two parts of one block, alike
 
 
 def moved(step, batch, at, target_kl=TARGET_KL):

@@ -55,13 +55,10 @@ def assert_same(run_dir: Path, reference: Path) -> None:
         np.testing.assert_allclose(array, np.load(reference / "policy.npz")[name], rtol=1e-2, atol=1e-3)
 
 
-CORES = os.cpu_count() or 1
-
-
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({}, CORES),
+        ({}, hosts.num_cores()),
         ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
         ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3),
     ],

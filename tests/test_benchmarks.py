@@ -226,7 +226,7 @@ def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
         (["--tasks", "PointGaol1"], "Did you mean 'PointGoal1'"),
         (["--num-envs", "0"], "num_envs is 0"),
         (["--rounds", "0"], "rounds is 0"),
-        (["--devices", "64"], "devices is 64; there are 1, JAX_NUM_CPU_DEVICES=N makes more"),
+        (["--devices", "64"], "devices is 64; there are 1. JAX_NUM_CPU_DEVICES=N splits a CPU"),
         (["--round-seconds", "nan"], "round_seconds is nan"),
     ],
 )

@@ -54,7 +54,7 @@ class Algorithm(NamedTuple):
     Attributes:
         objective: (samples, constraint, hyper) -> float32 []; the policy's loss on a minibatch.
         step: (policy, batch, constraint, hyper) -> (policy, metrics); all that the policy learns from a whole batch,
-            with the fields of `agents.loop.Batch` float32 [parts, blocks, samples, ...], parts as large as minibatches.
+            with the fields of `agents.loop.Batch` float32 [parts, blocks, samples, ...].
         law: how the multiplier moves; None for the one that `Config.multiplier` names.
         wrapper: put around the environment.
     """

@@ -49,7 +49,7 @@ class Problem(NamedTuple):
         params: float32 [n]; the policy that acted.
         unravel: vector -> policy.
         outlook: vector -> Outlook.
-        slope: function of an Outlook -> its gradient [n] at `params`, and the Outlook there.
+        slope: linear function of an Outlook -> its gradient [n] at `params`, and the Outlook there.
         curvature: vector x -> (F + DAMPING) x, where F is Fisher's matrix.
     """
 
@@ -78,6 +78,9 @@ def pose(policy: dict, batch: "Batch") -> Problem:
     def over_parts(function: Callable) -> Any:
         return reduce.average(jax.tree.map(lambda x: jnp.mean(x, 0), jax.lax.map(function, batch)))
 
+    def outlook(vector: jax.Array) -> Outlook:
+        return over_parts(lambda part: look(vector, part))
+
     def slope(function: Callable) -> tuple[jax.Array, Outlook]:
         def value(vector: jax.Array, part: "Batch") -> tuple[jax.Array, Outlook]:
             outlook = look(vector, part)
@@ -96,7 +99,7 @@ def pose(policy: dict, batch: "Batch") -> Problem:
         (fisher,) = pull((mean * jnp.exp(-2.0 * old_log_std) / (mean.size // mean.shape[-1]), 2.0 * log_std))
         return reduce.average(fisher) + DAMPING * x
 
-    return Problem(params, unravel, lambda x: over_parts(lambda part: look(x, part)), slope, curvature)
+    return Problem(params, unravel, outlook, slope, curvature)
 
 
 def conjugate_gradient(product: Callable, b: jax.Array) -> jax.Array:
