@@ -1,6 +1,6 @@
 """Seconds to the first step of a batch in a fresh process: what is traced and compiled, or taken from JAX's cache.
 
-python -m benchmarks.first_step PointGoal1 1024
+python -m benchmarks.first_step PointGoal1 jax 1024
 """
 
 import os
@@ -16,19 +16,22 @@ import jax.numpy as jnp
 import mjx_safety
 
 
-def main(task: str, num_envs: str) -> None:
+def main(task: str, impl: str, num_envs: str) -> None:
     """Prints the seconds from a task's id to its first step; Python's imports and the device's start are left out."""
     jax.devices()
     start = time.perf_counter()
-    venv = mjx_safety.AutoReset(mjx_safety.make(task), int(num_envs))
+    venv = mjx_safety.AutoReset(mjx_safety.make(task, impl=impl), int(num_envs))
     states = jax.jit(venv.reset)(jax.random.key(0))
     jax.block_until_ready(jax.jit(venv.step)(states, jnp.zeros((venv.num_envs, venv.env.action_size))))
     print(time.perf_counter() - start)
 
 
-def measure(task: str, num_envs: int) -> dict[str, float]:
-    """Seconds with JAX's persistent compilation cache empty, and of a second process that finds it full."""
-    command = [sys.executable, "-m", "benchmarks.first_step", task, str(num_envs)]
+def measure(task: str, impl: str, num_envs: int) -> dict[str, float]:
+    """Seconds with JAX's persistent compilation cache empty, and of a second process that finds it full.
+
+    Warp keeps its kernels in a cache of its own, which may be full in both.
+    """
+    command = [sys.executable, "-m", "benchmarks.first_step", task, impl, str(num_envs)]
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": cache,

@@ -17,7 +17,7 @@ from agents.mesh import compile_on, make_mesh, place_fleet
 from benchmarks import kernels
 from mjx_safety import AutoReset, Env, State, Task, VecState
 from mjx_safety.objects import Hazards
-from mjx_safety.physics import Motion, Physics, PhysicsState
+from mjx_safety.physics import Motion, PhysicsState
 
 WARM_UP = 250
 """Steps before anything is timed: nothing touches in a fresh layout, which makes its first steps the cheapest."""
@@ -167,13 +167,11 @@ def bare_physics(env: Env) -> tuple[Callable, Callable]:
     Returns:
       From a batched `State` to what is stepped, (`PhysicsState`, `Motion`, places), and its step under actions.
     """
-    task = env.task
-    physics = Physics(task.robot, task.objects, task.frame_skip)
-    physics_step: Callable = jax.jit(jax.vmap(physics.step))  # traced once
+    physics_step: Callable = jax.jit(jax.vmap(env.physics.step))  # traced once
 
     def start(states: State) -> tuple[PhysicsState, Motion, dict[str, jax.Array]]:
         world = jax.vmap(env.get_world)(states)
-        solid = [kind.name for kind in task.objects if kind.num and kind.obstacle()]
+        solid = [kind.name for kind in env.task.objects if kind.num and kind.obstacle()]
         places = {kind: world[f"{kind}_pos"][..., :2] for kind in solid}
         _, motion = jax.eval_shape(physics_step, states.physics, states.ctrl, places)
         return states.physics, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), motion), places

@@ -10,6 +10,7 @@ command for each.
 
 import dataclasses
 import importlib.metadata
+import itertools
 import math
 import os
 import platform
@@ -33,13 +34,14 @@ from agents.run_directory import append_rows
 from benchmarks import c_mujoco, first_step, programs
 from benchmarks.programs import Program
 from mjx_safety import Env
+from mjx_safety.env import Impl
 
 Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "c_mujoco"]
 STEPPING = "stepping"
 NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, C_MUJOCO = get_args(Beside)
 FIRST_STEP = "first_step"
 ON_DEVICES = f"{STEPPING}_on_"  # and how many
-PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "mjx_safety"
+PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "mjx_safety"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Args:
 
     tasks: tuple[str, ...] = ("PointGoal1", "PointGoal2")
     """Registered ids."""
+    impls: tuple[Impl, ...] = ("jax",)
+    """What computes the physics."""
     num_envs: tuple[int, ...] = (256, 1024)
     """Batch sizes; a GPU is filled by 16384 and more."""
     programs: tuple[Beside, ...] = (NO_AUTO_RESET, PHYSICS, TRAINING, C_MUJOCO)
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(args: Args) -> None:
     """Raise what is wrong with the settings, before anything is compiled."""
-    for field in ("tasks", "num_envs"):
+    for field in ("tasks", "impls", "num_envs"):
         if not getattr(args, field):
             raise ValueError(f"{field} is empty; name at least one.")
     for field, least in (("num_envs", min(args.num_envs)), ("rounds", args.rounds)):
@@ -96,8 +100,8 @@ def check(args: Args) -> None:
             )
     if not 0 < args.round_seconds < math.inf:
         raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
-    for task in args.tasks:
-        mjx_safety.make(task)
+    for task, impl in itertools.product(args.tasks, args.impls):
+        mjx_safety.make(task, impl=impl)
     check_output(args.output)
 
 
@@ -115,15 +119,15 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
     rows, where = [], circumstances()
     for task in args.tasks:
         console.print(f"{task}: compiling ...")
-        env = mjx_safety.make(task)
-        reference = [Program(C_MUJOCO, *c_mujoco.rollouts(env))] if C_MUJOCO in args.programs else []
-        for num_envs in args.num_envs:
+        envs = [mjx_safety.make(task, impl=impl) for impl in args.impls]
+        reference = [Program(C_MUJOCO, *c_mujoco.rollouts(envs[0]))] if C_MUJOCO in args.programs else []
+        for env, num_envs in itertools.product(envs, args.num_envs):
             now = moment()
             new = []
             if args.compile and num_envs == args.num_envs[0]:
-                new.append({"benchmark": FIRST_STEP} | first_step.measure(task, num_envs))
+                new.append({"benchmark": FIRST_STEP} | first_step.measure(task, env.impl, num_envs))
             new += measure([*compiled(env, num_envs, args), *reference], args, env.task.frame_skip)
-            new = [{"task": task, "num_envs": num_envs} | row | now | where for row in new]
+            new = [{"task": task, "impl": env.impl, "num_envs": num_envs} | row | now | where for row in new]
             append_rows(args.output, new)
             rows += new
     return rows
@@ -138,7 +142,7 @@ def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
     if PHYSICS in args.programs:
         timed.append(stepping.physics(PHYSICS))
     if MORE_HAZARDS in args.programs:
-        other = Env(programs.more_hazards(env.task))
+        other = Env(programs.more_hazards(env.task), env.impl)
         timed.append(programs.Stepping(other, programs.begin(other, num_envs)).with_reset(MORE_HAZARDS))
     timed += [stepping.on_devices(f"{ON_DEVICES}{number}", number) for number in args.devices]
     if TRAINING in args.programs:
@@ -211,11 +215,11 @@ def load_average() -> tuple[float, ...] | None:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The measurements for the eye, rates per second."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in ("task", "envs", "program", "steps/s", "x stepping", "x physics", "x C", "compile"):
-        table.add_column(name, justify="left" if name in ("task", "program") else "right", no_wrap=True)
+    for name in ("task", "impl", "envs", "program", "steps/s", "x stepping", "x physics", "x C", "compile"):
+        table.add_column(name, justify="left" if name in ("task", "impl", "program") else "right", no_wrap=True)
     ratios = "ratio_to_stepping", "ratio_to_physics", "ratio_to_c_mujoco"
     for row in rows:
-        what = row["task"], str(row["num_envs"]), row["benchmark"]
+        what = row["task"], row["impl"], str(row["num_envs"]), row["benchmark"]
         if row["benchmark"] == FIRST_STEP:
             table.add_row(*what, *[""] * 4, f"{row['first_step_s']:.0f} s, {row['first_step_cached_s']:.0f} s")
             continue

@@ -204,6 +204,19 @@ gremlin stands off its target and how a robot leans on it, where `gremlins_yaw` 
 boxes and cylinders stops some 0.3 micrometres short of the overlap, differently at every step: a robot whose nose hops
 along a pillar goes other ways within ten steps, here as in C MuJoCo with a collider that does not stop short.
 
+## MuJoCo Warp instead
+
+`make(task, impl="warp")` computes the same states with [MuJoCo Warp](https://mujoco.readthedocs.io/en/latest/mjwarp/):
+one general model of the whole scene (`warp_physics.py`), every contact of every thing in every physics step, with all of
+MuJoCo's terms. Nothing of the list above is left out: the Doggo feels its box, and car, box and pillar collide as
+recorded. Tasks, layouts, observations, rewards and costs are the same code. `pip install 'mjx_safety[warp]'`.
+
+- On a CPU choose the default. Warp compiles its kernels in a minute, once a machine, and then steps
+  [hundreds of times slower](throughput.md): good for checking a result with MuJoCo's own terms, no more.
+- On an NVIDIA GPU the default computes a fraction of the contacts, Warp runs all of them in few kernels of its own. Neither
+  has been measured on one yet: `python -m benchmarks.throughput --impls jax warp` tells for your task and batch.
+- Where exactness matters more than speed, Push with Car or Doggo above all, choose Warp.
+
 ## Error and speed
 
 Newton steps, a body's contacts with the floor and directions of friction (5: all of condim 6; 3: no rolling; 2: sliding

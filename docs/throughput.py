@@ -31,8 +31,9 @@ within rounds. Compile time is left out.
   of a CPU each; stepping is on one.
 - **x C MuJoCo**: stepping relative to C MuJoCo's bare physics in float64 on all cores.
 - **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
+- **impl**: what computes the physics: [ours or MuJoCo Warp](physics.md).
 - **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
-  is something to do. Those in a loop count once.
+  is something to do. Those in a loop count once, and so does a call of Warp with all its kernels.
 - **first step**: seconds from a task's id to its first step in a fresh process, device started; and again in a second
   process, with JAX's persistent compilation cache from the first (`JAX_COMPILATION_CACHE_DIR`).
 - **devices**: stepping on so many of them, each with a batch of that size, relative to one.
@@ -54,8 +55,10 @@ COMMANDS = (
     ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
         "a GPU, within 8 minutes",
-        "--tasks PointGoal1 --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 --compile",
+        "--tasks PointGoal1 --impls jax warp --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 "
+        "--compile",
     ),
+    ("both engines", "--tasks PointGoal1 PointGoal2 CarGoal1 --impls jax warp --num-envs 256 --programs"),
 )
 
 
@@ -74,11 +77,12 @@ def page() -> str:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """The last row of each task, benchmark, batch size and device, tasks and batch sizes in order."""
+    """The last row of each task, impl, benchmark, batch size and device, in order."""
     last = {}
     for row in sorted(rows, key=lambda row: row["date"]):
-        last[tuple(row[name] for name in ("task", "benchmark", "num_envs", "device"))] = row
-    return sorted(last.values(), key=lambda row: (row["device"], row["task"], row["num_envs"]))
+        row = {"impl": "jax"} | row  # the first rows do not say so
+        last[tuple(row[name] for name in ("task", "impl", "benchmark", "num_envs", "device"))] = row
+    return sorted(last.values(), key=lambda row: (row["device"], row["task"], row["impl"], row["num_envs"]))
 
 
 def draw(path: Path) -> None:
@@ -86,9 +90,9 @@ def draw(path: Path) -> None:
     rows = [row for row in newest(results("throughput")) if row["benchmark"] in ("stepping", "training")]
     lines = {}
     for row in rows:
-        lines.setdefault((row["device"], row["task"]), {}).setdefault(row["benchmark"], []).append(row)
+        lines.setdefault((row["device"], row["impl"], row["task"]), {}).setdefault(row["benchmark"], []).append(row)
     figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for i, ((device, task), benchmarks) in enumerate(lines.items()):
+    for i, ((device, impl, task), benchmarks) in enumerate(lines.items()):
         for name, points in benchmarks.items():
             axis.plot(
                 [row["num_envs"] for row in points],
@@ -96,7 +100,7 @@ def draw(path: Path) -> None:
                 color=f"C{i % 10}",
                 marker="o",
                 linestyle="-" if name == "stepping" else "--",
-                label=f"{task}, {name}, {device}",
+                label=f"{task}, {name}, {impl}, {device}",
             )
     axis.set(xscale="log", yscale="log", xlabel="environments", ylabel="environment steps per second")
     axis.set_xticks(sizes := sorted({row["num_envs"] for row in rows}), [str(size) for size in sizes])
@@ -108,9 +112,9 @@ def draw(path: Path) -> None:
 
 
 def _section(device: str, rows: list[Row]) -> str:
-    groups: dict[tuple[str, int], dict[str, Row]] = {}
+    groups: dict[tuple[str, str, int], dict[str, Row]] = {}
     for row in rows:
-        groups.setdefault((row["task"], row["num_envs"]), {})[row["benchmark"]] = row
+        groups.setdefault((row["task"], row["impl"], row["num_envs"]), {})[row["benchmark"]] = row
     tables = [
         _shown(groups, ("stepping", "per env", "of the physics", "resets", "more hazards"), _rates),
         _shown(groups, ("training", "x C MuJoCo"), _beside),
@@ -120,11 +124,11 @@ def _section(device: str, rows: list[Row]) -> str:
     return "\n".join([f"## {device}\n", *filter(None, tables), _measured(rows)])
 
 
-def _shown(groups: dict[tuple[str, int], dict[str, Row]], head: tuple[str, ...], cells: Any) -> str:
+def _shown(groups: dict[tuple[str, str, int], dict[str, Row]], head: tuple[str, ...], cells: Any) -> str:
     """A table of all tasks and batch sizes of which there is something to show."""
-    lines = [(f"`{task}`", num_envs, *cells(by)) for (task, num_envs), by in groups.items()]
-    lines = [line for line in lines if any(line[2:])]
-    return table(("task", "envs", *head), lines) if lines else ""
+    lines = [(f"`{task}`", impl, num_envs, *cells(by)) for (task, impl, num_envs), by in groups.items()]
+    lines = [line for line in lines if any(line[3:])]
+    return table(("task", "impl", "envs", *head), lines) if lines else ""
 
 
 def _rates(by: dict[str, Row]) -> tuple[str, ...]:

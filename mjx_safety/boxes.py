@@ -265,7 +265,7 @@ class BoxPhysics:
         (pull, drag), slow, slow_turn = springs[0], *(b / 2 - (b * b / 4 - k) ** 0.5 for k, b in springs)
         off = self._off_target(now, centres, time)
         off[2] += (1 - _HELD) * GRAVITY / pull
-        x, y = self._on_circle(time)
+        x, y = self.on_circle(time)
         leads = [y, -x, 0.0]  # the target's velocity
         push = [pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, leads, strict=True)]
         touch = self._touch_robot(now, frames)
@@ -386,7 +386,7 @@ class BoxPhysics:
           num_steps: how many, up to `most_steps`.
         """
         glide, lift, sway, turn = (jnp.asarray(table)[num_steps] for table in self._glides)
-        sin, cos = self._on_circle(time)
+        sin, cos = self.on_circle(time)
         # Responses to sin t and to cos t, which is sin t a quarter later.
         drive = [[sway[0, i] * sin + sway[1, i] * cos, sway[0, i] * cos - sway[1, i] * sin, lift[i]] for i in range(2)]
         now = _components(boxes)
@@ -597,14 +597,14 @@ class BoxPhysics:
         ]
         return [row + [none] * 3 for row in move] + [[none] * 3 + row for row in turn], force
 
-    def _on_circle(self, time: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def on_circle(self, time: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Where a gremlin's target is, seen from the centre of its circle: x and y, metres."""
         radius = self._kind.travel or 0.0
         return radius * jnp.sin(time), radius * jnp.cos(time)
 
     def _off_target(self, now: _Moving, centres: jax.Array, time: jax.Array) -> Vec:
         """How far gremlins are off their targets, metres; x and y of their circles' centres come first in `centres`."""
-        x, y = self._on_circle(time)
+        x, y = self.on_circle(time)
         return add(now.pos, scale([centres[:, 0] + x, centres[:, 1] + y, hover(self._kind)], -1.0))
 
 

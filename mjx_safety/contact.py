@@ -18,7 +18,7 @@ from mjx_safety.spatial import keep
 FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # sliding twice, turning, rolling twice
 _TIMECONST, _DAMPRATIO = 0.02, 1.0
 _DMIN, _DMAX, _WIDTH = 0.9, 0.95, 0.001
-_EDGES = 10  # of the pyramid
+EDGES = 10  # of the pyramid
 
 
 class Shape(NamedTuple):
@@ -114,7 +114,7 @@ def edges(along: jax.Array, stiffness: jax.Array, friction: Any) -> tuple:
     normal, others = along[0], along[1:]
     slides = normal + friction * others, normal - friction * others
     plus, minus = (jnp.where(slide < 0, stiffness, 0.0) for slide in slides)
-    straight = jnp.where(normal < 0, (_EDGES - 2 * len(friction)) * stiffness, 0.0)
+    straight = jnp.where(normal < 0, (EDGES - 2 * len(friction)) * stiffness, 0.0)
     both = plus + minus
     steep = straight + short.sum(both, 0)
     mixed, own = friction * (plus - minus), friction**2 * both

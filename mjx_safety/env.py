@@ -1,6 +1,6 @@
 """The environment: `reset` and `step` of one Safety Gym task, as pure functions."""
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import flax.struct
 import jax
@@ -9,12 +9,16 @@ import jax.numpy as jnp
 from mjx_safety import checks, geometry, lidar, robots, scene, short, sparse
 from mjx_safety.boxes import Boxes
 from mjx_safety.contact import Forces
+from mjx_safety.geometry import at_height
 from mjx_safety.layout import Layout
 from mjx_safety.objects import Placement
 from mjx_safety.physics import Physics, PhysicsState
 from mjx_safety.robots import Pose
 from mjx_safety.task import Task
 from mjx_safety.view import View
+
+Impl = Literal["jax", "warp"]
+"""What can compute the physics; see `Env`."""
 
 
 @flax.struct.dataclass
@@ -65,20 +69,32 @@ class Env:
 
     Attributes:
       task: the task.
+      impl: what computes the physics, "jax" or "warp".
+      physics: steps what moves.
       observation_size: length of `State.obs`.
       action_size: length of an action; every entry is clipped to [-1, 1].
       observation_slices: where each sensor and lidar lies in the observation, by name.
+
+    Args:
+      task: the task.
+      impl: "jax", our own physics of what can touch, on any device; or "warp", MuJoCo Warp's of the whole scene, for
+        NVIDIA GPUs, and slowly on CPUs: see docs/physics.md.
+
+    Raises:
+      TypeError: `task` is not a Task.
+      ValueError: there is no such `impl`.
+      ImportError: MuJoCo Warp is not installed.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task, impl: Impl = "jax"):
         if not isinstance(task, Task):
             raise TypeError(f"Env got {task!r}; it takes a mjx_safety.Task. For an id use mjx_safety.make.")
-        self.task = task
+        self.task, self.impl = task, impl
         self._kinds = tuple(kind for kind in task.objects if kind.num)
         self._moving = tuple(kind for kind in self._kinds if kind.boxes())
-        self._physics = Physics(task.robot, self._kinds, task.frame_skip)
+        self.physics = _engine(impl)(task.robot, self._kinds, task.frame_skip)
         self._joint_sensors = scene.joint_sensors(scene.robot_model(task.robot))
-        self.action_size = self._physics.action_size
+        self.action_size = self.physics.action_size
 
         spots, self._slots = [], {}
         for name, num, placement in self._things():
@@ -114,7 +130,7 @@ class Env:
         """
         task = self.task
         ctrl, count, key = self._command(action, state.key)
-        physics, motion = self._physics.step(state.physics, ctrl, self._solid(state.places), count)
+        physics, motion = self.physics.step(state.physics, ctrl, self._solid(state.places), count)
         failed = _broken((physics, motion))
         physics = jax.tree.map(lambda old, new: jnp.where(failed, old, new), state.physics, physics)
         motion = jax.tree.map(lambda value: jnp.where(failed, 0.0, value), motion)
@@ -185,7 +201,10 @@ class Env:
         for kind in self._moving:
             if kind.name in state.physics.home:
                 home = state.physics.home[kind.name]
-                world |= {f"{kind.name}_center": _raise(home[:, :2], kind.height), f"{kind.name}_yaw": home[:, 2]}
+                world |= {
+                    f"{kind.name}_center": at_height(home[:, :2], kind.height),
+                    f"{kind.name}_yaw": home[:, 2],
+                }
         return {name: x[0] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
 
     def set_world(self, world: dict[str, jax.Array], key: jax.Array) -> State:
@@ -207,7 +226,7 @@ class Env:
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
         centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in given}
-        world = zeros | upright | {"joint_pos": jnp.asarray(self._physics.default_joints)} | centres | world
+        world = zeros | upright | {"joint_pos": jnp.asarray(self.physics.default_joints)} | centres | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
         qpos, qvel = robots.coordinates(self.task.robot, body, world["joint_pos"], world["joint_vel"])
@@ -223,12 +242,12 @@ class Env:
             world[f"{name}_center" if name in home else f"{name}_pos"].reshape(-1, 3)[:, :2] for name in self._slots
         ]
         physics = PhysicsState(qpos, qvel, boxes, home, world["time"])
-        yaws = {n: yaw for n, yaw in self._physics.first_yaws(physics).items() if f"{n}_yaw" not in given}
+        yaws = {n: yaw for n, yaw in self.physics.first_yaws(physics).items() if f"{n}_yaw" not in given}
         found = {name: home[name].at[:, 2].set(yaw) for name, yaw in yaws.items()}
-        physics = self._physics.settle(physics.replace(home=home | found))
+        physics = self.physics.settle(physics.replace(home=home | found))
         target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
         timer = world["buttons_timer"].astype(jnp.int32)
-        steps = world["steps"] if "steps" in given else jnp.round(world["time"] / self._physics.step_time)
+        steps = world["steps"] if "steps" in given else jnp.round(world["time"] / self.physics.step_time)
         return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], steps.astype(jnp.int32), key)
 
     def _things(self) -> list[tuple[str, int, Placement]]:
@@ -263,15 +282,15 @@ class Env:
             linvel=jnp.zeros(3),
             angvel=jnp.zeros(3),
         )
-        joint_pos = jnp.asarray(self._physics.default_joints)
+        joint_pos = jnp.asarray(self.physics.default_joints)
         boxes, home = {}, {}
         for kind, kind_key in zip(self._moving, jax.random.split(box_key, len(self._moving)), strict=True):
             turn = jax.random.uniform(kind_key, (kind.num,), maxval=2 * jnp.pi)
             on_floor, still = places[self._slots[kind.name]], jnp.zeros((kind.num, 3))
-            boxes[kind.name] = Boxes(_raise(on_floor, kind.height), geometry.yaw_to_quat(turn), still, still)
+            boxes[kind.name] = Boxes(at_height(on_floor, kind.height), geometry.yaw_to_quat(turn), still, still)
             if kind.name in self._homes():
                 home[kind.name] = jnp.concatenate([on_floor, turn[:, None]], axis=1)
-        joint_vel = jnp.zeros(self._physics.num_joint_velocities)
+        joint_vel = jnp.zeros(self.physics.num_joint_velocities)
         qpos, qvel = robots.coordinates(task.robot, body, joint_pos, joint_vel)
         physics = PhysicsState(qpos, qvel, boxes, home, jnp.zeros(()))
         return physics, places, target, key, found & room
@@ -307,12 +326,12 @@ class Env:
 
     def _begin(self, physics, places, target, timer, ctrl, steps, key) -> State:
         """The state from which an episode starts or continues."""
-        contacts = self._physics.contacts(physics, self._solid(places))
-        view = self._view(physics, places, contacts, target, timer)
+        motion = self.physics.look(physics, ctrl, self._solid(places))
+        view = self._view(physics, places, motion.contacts, target, timer)
         no = jnp.zeros((), bool)
         costs = self._costs(view, no)
         return State(
-            obs=self._observe(view, physics, self._physics.forces(physics, ctrl), steps),
+            obs=self._observe(view, physics, motion.forces, steps),
             reward=jnp.zeros(()),
             cost=costs.pop("cost"),
             costs=costs,
@@ -363,7 +382,7 @@ class Env:
         heights = {kind.name: kind.height for kind in self._kinds}
         if self.task.objective.goal_placement:
             heights[self.task.objective.name] = self.task.objective.height
-        pos = {name: _raise(places[self._slots[name]], height) for name, height in heights.items()}
+        pos = {name: at_height(places[self._slots[name]], height) for name, height in heights.items()}
         return pos | {name: boxes.pos for name, boxes in physics.boxes.items()}
 
     def _view(self, physics, places, contacts, target, timer) -> View:
@@ -372,7 +391,7 @@ class Env:
             robot_pos=body.pos,
             robot_mat=body.mat,
             robot_linvel=body.linvel,
-            robot_com=self._physics.centre_of_mass(physics),
+            robot_com=self.physics.centre_of_mass(physics),
             pos=self._things_pos(physics, places),
             placed={kind.name: places[self._slots[kind.name]] for kind in self._moving},
             linvel={name: boxes.linvel for name, boxes in physics.boxes.items()},
@@ -428,9 +447,15 @@ class Env:
         return self._readings(view, physics, forces, jnp.int32(0))
 
 
-def _raise(on_floor: jax.Array, height: float) -> jax.Array:
-    """Points on the floor [num, 2] at a height, float32 [num, 3]."""
-    return jnp.concatenate([on_floor, jnp.full((len(on_floor), 1), height)], axis=1)
+def _engine(impl: Impl) -> type[Physics]:
+    if impl == "jax":
+        return Physics
+    if impl == "warp":
+        from mjx_safety.warp_physics import WarpPhysics  # it needs an extra
+
+        return WarpPhysics
+    known = get_args(Impl)
+    raise ValueError(f"Unknown impl {impl!r}.{checks.nearest(str(impl), known)} Known: {', '.join(known)}.")
 
 
 def _broken(numbers: Any) -> jax.Array:

@@ -16,6 +16,11 @@ def rotate_back(mat: jax.Array, vec: jax.Array) -> jax.Array:
     return short.sum(mat * vec[..., :, None], -2)
 
 
+def at_height(on_floor: jax.Array, height: float) -> jax.Array:
+    """Points on the floor [num, 2] at a height, float32 [num, 3]."""
+    return jnp.concatenate([on_floor, jnp.full((len(on_floor), 1), height)], axis=1)
+
+
 def heading(x: jax.Array, y: jax.Array) -> jax.Array:
     """`arctan2(y, x)` to 3e-7, radians [...] in [-pi, pi]: XLA's own is a call for every number on CPUs.
 

@@ -125,18 +125,20 @@ class Physics:
             for name, home in state.home.items()
         }
 
-    def forces(self, state: PhysicsState, ctrl: jax.Array) -> Forces:
-        """Forces on the robot at `state` as if nothing but the floor touched it: where an episode begins."""
-        nowhere = tuple(jnp.full((0, 2), _FAR) for _ in self._obstacles)
-        return self._robot.forces(state.qpos, state.qvel, ctrl, nowhere, jnp.zeros(6))
-
-    def contacts(self, state: PhysicsState, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The robot's contact points with each thing that collides, float32 [num] by kind.
+    def look(self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array]) -> Motion:
+        """What there is to tell of a state in which an episode begins; forces as if the robot touched but the floor.
 
         Args:
           state: now.
+          ctrl: float32 [action_size], clipped.
           places: float32 [num, 2], where the kinds that stand still are.
         """
+        nowhere = tuple(jnp.full((0, 2), _FAR) for _ in self._obstacles)
+        forces = self._robot.forces(state.qpos, state.qvel, ctrl, nowhere, jnp.zeros(6))
+        return Motion(forces, self._contacts(state, places))
+
+    def _contacts(self, state: PhysicsState, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The robot's contact points with each thing that collides, float32 [num] by kind."""
         contacts = dict(zip(self._obstacles, self._touching(state.qpos, places), strict=True))
         if self._boxes:
             frames = self._robot.frames(state.qpos, state.qvel)
@@ -340,7 +342,7 @@ class Physics:
         state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state, count)))
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
-        return state, Motion(forces, self.contacts(state, places))
+        return state, Motion(forces, self._contacts(state, places))
 
     def _touching(self, qpos: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         """The robot's contact points with what stands still, float32 [num] for each kind."""

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from mjx_safety import checks, suite
-from mjx_safety.env import Env
+from mjx_safety.env import Env, Impl
 from mjx_safety.task import Task
 
 _TASKS: dict[str, Task] = dict(suite.TASKS)
@@ -29,15 +29,17 @@ def register(task_id: str, task: Task) -> None:
     _TASKS[task_id] = task
 
 
-def make(task_id: str, **overrides: Any) -> Env:
+def make(task_id: str, *, impl: Impl = "jax", **overrides: Any) -> Env:
     """The environment of a registered task.
 
     Args:
       task_id: such as "PointGoal1", or under its original name "Safexp-PointGoal1-v0".
+      impl: what computes the physics, "jax" or "warp"; see `Env`.
       **overrides: fields of `Task` to replace.
 
     Raises:
-      ValueError: unknown id or field, or a value that the task does not allow; names the nearest match.
+      ImportError: MuJoCo Warp is not installed.
+      ValueError: unknown id, impl or field, or a value that the task does not allow; names the nearest match.
     """
     if not isinstance(task_id, str):
         raise ValueError(f"make got {task_id!r}; it takes a task id such as 'PointGoal1'. For a Task use Env(task).")
@@ -52,4 +54,4 @@ def make(task_id: str, **overrides: Any) -> Env:
             raise ValueError(
                 f"Task has no field {field!r}.{checks.nearest(field, fields)} Fields: {', '.join(fields)}."
             )
-    return Env(dataclasses.replace(_TASKS[name], **overrides))
+    return Env(dataclasses.replace(_TASKS[name], **overrides), impl)

@@ -1,12 +1,19 @@
 """From a task to MuJoCo models (host only)."""
 
 import importlib.resources
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
 
+from mjx_safety.boxes import WELD, hover
 from mjx_safety.contact import Shape
+from mjx_safety.objects import Objects
 from mjx_safety.robots import Joint, Robot
+
+_CONDIM = 6  # Safety Gym's contacts: sliding, turning and rolling friction
+_UNMOVED = [*[0.0] * 6, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]  # MuJoCo's data of a weld that holds two bodies in one pose
+_GEOMS = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in ("box", "cylinder", "sphere")}
 
 
 def robot_spec(robot: Robot) -> mujoco.MjSpec:
@@ -18,6 +25,41 @@ def robot_spec(robot: Robot) -> mujoco.MjSpec:
 def robot_model(robot: Robot) -> mujoco.MjModel:
     """The robot alone, without a floor."""
     return robot_spec(robot).compile()
+
+
+def scene_spec(robot: Robot, objects: Sequence[Objects], world: Mapping[str, np.ndarray]) -> mujoco.MjSpec:
+    """The robot where its MJCF puts it, a floor, and the things of a world that collide.
+
+    Each thing is a body, "vases0" and so on; what is pushed has a free joint of that name. A gremlin is welded to a
+    mocap body, "gremlins0_target", at the height to which the original draws it.
+
+    Args:
+      robot: who moves.
+      objects: the kinds around it.
+      world: their poses, see `Env.get_world`.
+    """
+    spec = robot_spec(robot)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5.0, 5.0, 0.1], condim=_CONDIM)
+    for kind in objects:
+        pushed, obstacle = kind.boxes(), kind.obstacle()
+        for i, pos in enumerate(world[f"{kind.name}_pos"].reshape(-1, 3)):
+            name = f"{kind.name}{i}"
+            if obstacle:
+                body = spec.worldbody.add_body(name=name, pos=pos)
+                body.add_geom(type=_GEOMS[obstacle.kind], size=obstacle.size, condim=_CONDIM)
+            elif pushed:
+                quat = world[f"{kind.name}_quat"].reshape(-1, 4)[i]
+                box = spec.worldbody.add_body(name=name, pos=pos, quat=quat)
+                box.add_freejoint(name=name)
+                for centre, half in pushed.parts:
+                    box.add_geom(pos=centre, size=half, density=pushed.density, condim=_CONDIM, type=_GEOMS["box"])
+                if pushed.travel is not None:
+                    target = f"{name}_target"
+                    spec.worldbody.add_body(name=target, mocap=True, pos=[*pos[:2], hover(pushed)], quat=quat)
+                    weld = spec.add_equality(type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY)
+                    weld.name1, weld.name2, weld.solref = target, name, WELD
+                    weld.data = _UNMOVED
+    return spec
 
 
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])

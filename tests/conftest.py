@@ -38,10 +38,10 @@ class Compiled:
     With `quickly` LLVM optimises nothing: half the compile time, and rounding that differs by fused products alone.
     """
 
-    def __init__(self, task_id: str, quickly: bool = False):
+    def __init__(self, task_id: str, quickly: bool = False, impl: str = "jax"):
         options = {"xla_backend_optimization_level": 0} if quickly else None
         jit = functools.partial(jax.jit, compiler_options=options)
-        self.env = mjx_safety.make(task_id)
+        self.env = mjx_safety.make(task_id, impl=impl)
         self.reset = jit(self.env.reset)
         self.step = jit(self.env.step)
         self.resets = jit(jax.vmap(self.env.reset))

@@ -9,9 +9,9 @@ import functools
 import mujoco
 import numpy as np
 
-from benchmarks.c_mujoco import scene_spec
 from mjx_safety import make
 from mjx_safety.boxes import hover
+from mjx_safety.scene import scene_spec
 
 COSTS = {
     "vases": "cost_vases_contact",
@@ -49,7 +49,8 @@ def _task(task_id: str):
 def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], dict[str, np.ndarray]]:
     """Kinds that the robot touches after each step, without the goal's button; and where boxes end."""
     task = _task(task_id)
-    spec = scene_spec(task, {name.removeprefix("world."): x for name, x in world.items() if name.startswith("world.")})
+    recorded = {name.removeprefix("world."): x for name, x in world.items() if name.startswith("world.")}
+    spec = scene_spec(task.robot, task.objects, recorded)
     # One point a pair where MuJoCo's general collider works, as in MuJoCo 3, on which the recordings were made.
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
     model = spec.compile()

@@ -68,7 +68,7 @@ def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
         assert row["num_envs"] == 8
         assert row["cpu_count"] >= 1
         assert row["backend"] == jax.default_backend()
-        assert row["versions"].keys() == {"python", "jax", "jaxlib", "mujoco", "mujoco-mjx", "mjx_safety"}
+        assert row["versions"].keys() == {"python", "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "mjx_safety"}
         assert row["versions"]["jax"] == jax.__version__
         assert row["date"].endswith("+00:00")
 

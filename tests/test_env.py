@@ -215,8 +215,8 @@ def test_failed_physics_end_the_episode(goal1, who, monkeypatch):
         vases = good.boxes["vases"]
         return good.replace(boxes={"vases": vases.replace(linvel=vases.linvel.at[0, 1].set(jnp.nan))}), motion
 
-    sound = goal1.env._physics.step
-    monkeypatch.setattr(goal1.env._physics, "step", explode)
+    sound = goal1.env.physics.step
+    monkeypatch.setattr(goal1.env.physics, "step", explode)
     after = jax.jit(lambda s, a: goal1.env.step(s, a))(state, jnp.zeros(2))
     assert after.reward == -10.0
     assert after.costs["cost_exception"] == after.cost == 1.0
