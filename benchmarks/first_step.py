@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 import mjx_safety
+from mjx_safety.env import Impl
 
 
-def main(task: str, impl: str, num_envs: str) -> None:
+def main(task: str, impl: Impl, num_envs: str) -> None:
     """Prints the seconds from a task's id to its first step; Python's imports and the device's start are left out."""
     jax.devices()
     start = time.perf_counter()
@@ -26,7 +27,7 @@ def main(task: str, impl: str, num_envs: str) -> None:
     print(time.perf_counter() - start)
 
 
-def measure(task: str, impl: str, num_envs: int) -> dict[str, float]:
+def measure(task: str, impl: Impl, num_envs: int) -> dict[str, float]:
     """Seconds with JAX's persistent compilation cache empty, and of a second process that finds it full.
 
     Warp keeps its kernels in a cache of its own, which may be full in both.
@@ -48,4 +49,4 @@ def measure(task: str, impl: str, num_envs: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:])  # type: ignore[arg-type]

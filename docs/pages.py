@@ -206,15 +206,15 @@ along a pillar goes other ways within ten steps, here as in C MuJoCo with a coll
 
 ## MuJoCo Warp instead
 
-`make(task, impl="warp")` computes the same states with [MuJoCo Warp](https://mujoco.readthedocs.io/en/latest/mjwarp/):
-one general model of the whole scene (`warp_physics.py`), every contact of every thing in every physics step, with all of
+`make(task, impl="warp")` has [MuJoCo Warp](https://mujoco.readthedocs.io/en/latest/mjwarp/) compute the physics: one
+general model of the whole scene (`warp_physics.py`), every contact of every thing in every physics step, with all of
 MuJoCo's terms. Nothing of the list above is left out: the Doggo feels its box, and car, box and pillar collide as
 recorded. Tasks, layouts, observations, rewards and costs are the same code. `pip install 'mjx_safety[warp]'`.
 
 - On a CPU choose the default. Warp compiles its kernels in a minute, once a machine, and then steps
   [hundreds of times slower](throughput.md): good for checking a result with MuJoCo's own terms, no more.
-- On an NVIDIA GPU the default computes a fraction of the contacts, Warp runs all of them in few kernels of its own. Neither
-  has been measured on one yet: `python -m benchmarks.throughput --impls jax warp` tells for your task and batch.
+- On an NVIDIA GPU the default computes a fraction of the contacts; Warp runs all of them, in kernels of its own.
+  Neither has been measured on one yet; `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
 - Where exactness matters more than speed, Push with Car or Doggo above all, choose Warp.
 
 ## Error and speed

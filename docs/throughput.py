@@ -54,11 +54,11 @@ COMMANDS = (
     ("memory, kernels, first step", "--tasks PointGoal1 --num-envs 1024 --programs --compile"),
     ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
-        "a GPU, within 8 minutes",
+        "a GPU, not run yet",
         "--tasks PointGoal1 --impls jax warp --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 "
         "--compile",
     ),
-    ("both engines", "--tasks PointGoal1 PointGoal2 CarGoal1 --impls jax warp --num-envs 256 --programs"),
+    ("both engines", "--tasks PointGoal1 PointGoal2 CarGoal1 --impls jax warp --num-envs 32 --rounds 3 --programs"),
 )
 
 

@@ -89,7 +89,8 @@ class Env:
     def __init__(self, task: Task, impl: Impl = "jax"):
         if not isinstance(task, Task):
             raise TypeError(f"Env got {task!r}; it takes a mjx_safety.Task. For an id use mjx_safety.make.")
-        self.task, self.impl = task, impl
+        self.task = task
+        self.impl: Impl = impl
         self._kinds = tuple(kind for kind in task.objects if kind.num)
         self._moving = tuple(kind for kind in self._kinds if kind.boxes())
         self.physics = _engine(impl)(task.robot, self._kinds, task.frame_skip)
