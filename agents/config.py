@@ -98,7 +98,7 @@ class Config:
     """The multiplier at the start; with ppo_fixed, for good."""
     pid_kp: float = 0.5
     """PID: gain of the averaged error, in units of 10 cost."""
-    pid_ki: float = 0.02
+    pid_ki: float = 0.05
     """PID: gain of the integral per 32,768 environment steps."""
     pid_kd: float = 1.0
     """PID: gain of a rising averaged error per 32,768 environment steps."""
