@@ -111,7 +111,7 @@ def test_multiplier_follows_the_estimate_of_its_own_update():
         state, metrics = trainer.update(state, hyper)
         dt = SMALL.batch_size / 32_768
         violation = (metrics["cost_estimate"] - 5.0) / 10.0
-        np.testing.assert_allclose(state.multiplier.integral, integral + 0.02 * violation * dt, rtol=1e-5)
+        np.testing.assert_allclose(state.multiplier.integral, integral + hyper.pid_ki * violation * dt, rtol=1e-5)
         np.testing.assert_allclose(state.multiplier.error, 0.9**dt * error + (1 - 0.9**dt) * violation, atol=1e-6)
         assert metrics["multiplier"] == state.multiplier.multiplier
 
