@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     hosts.split_cpu()
     try:
         check(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured

@@ -208,11 +208,13 @@ along a pillar goes other ways within ten steps, here as in C MuJoCo with a coll
 
 `make(task, impl="warp")` has [MuJoCo Warp](https://mujoco.readthedocs.io/en/latest/mjwarp/) compute the physics: one
 general model of the whole scene (`warp_physics.py`), every contact of every thing in every physics step, with all of
-MuJoCo's terms. Nothing of the list above is left out: the Doggo feels its box, and car, box and pillar collide as
-recorded. Tasks, layouts, observations, rewards and costs are the same code. `pip install 'mjx_safety[warp]'`.
+MuJoCo's terms. What the list above leaves out is there: the Doggo feels its box, and car, box and pillar collide as
+recorded. There is room for half as many contacts again as a heap of everything has; Warp leaves out what is beyond,
+and prints that it does. Tasks, layouts, observations, rewards and costs are the same code.
+`pip install 'mjx_safety[warp]'`.
 
-- On a CPU choose the default. Warp compiles its kernels in a minute, once a machine, and then steps
-  [hundreds of times slower](throughput.md): good for checking a result with MuJoCo's own terms, no more.
+- On a CPU choose the default. Warp compiles a scene's kernels in a minute, keeps them, and then steps
+  [a thousand times slower](throughput.md): good for checking a result with MuJoCo's own terms, no more.
 - On an NVIDIA GPU the default computes a fraction of the contacts; Warp runs all of them, in kernels of its own.
   Neither has been measured on one yet; `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
 - Where exactness matters more than speed, Push with Car or Doggo above all, choose Warp.

@@ -39,6 +39,8 @@ def scene_spec(robot: Robot, objects: Sequence[Objects], world: Mapping[str, np.
       world: their poses, see `Env.get_world`.
     """
     spec = robot_spec(robot)
+    # One point a pair where MuJoCo's general collider works, as in MuJoCo 3.3.7, on which the recordings were made.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
     spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5.0, 5.0, 0.1], condim=_CONDIM)
     for kind in objects:
         pushed, obstacle = kind.boxes(), kind.obstacle()

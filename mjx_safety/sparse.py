@@ -15,6 +15,8 @@ import jax.numpy as jnp
 
 from mjx_safety.batching import batched
 
+LANES = 8  # float32 in a CPU's vector: what is left over takes a loop of its own, slower and rounded otherwise
+
 
 def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int) -> Any:
     """`fn(*args)` where `pred` holds, else `otherwise`.
@@ -24,7 +26,8 @@ def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *
       fn: pure function of one environment; it must not close over traced values.
       args: pytree of the function's arguments.
       otherwise: pytree with the structure, shapes and dtypes of `fn`'s result.
-      fraction: a batch of N is worked off in chunks of about N / fraction: about the share that needs the work.
+      fraction: a batch of N is worked off in chunks of about N / fraction, a multiple of `LANES`: about the share that
+        needs the work.
 
     Returns:
       A pytree like `otherwise`.
@@ -60,7 +63,7 @@ def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: 
 
     def many(keys, *args):
         num = len(keys)
-        chunk = max(1, -(-num // fraction))
+        chunk = _chunk(num, fraction)
 
         def waiting(carry):
             _, _, valid, count = carry
@@ -80,9 +83,14 @@ def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: 
     return batched(many)(key, *args)
 
 
+def _chunk(num: int, fraction: int) -> int:
+    """Environments at a time: about num / fraction, in whole vectors."""
+    return min(num, LANES * -(-num // (LANES * fraction)))
+
+
 def _by_chunks(pred, fn, args, otherwise, fraction):
     num = pred.shape[0]
-    chunk = max(1, -(-num // fraction))
+    chunk = _chunk(num, fraction)
     count = pred.sum(dtype=jnp.int32)
     # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
     rows = jnp.nonzero(pred, size=num, fill_value=num)[0].astype(jnp.int32)

@@ -1,7 +1,7 @@
 """The physics by MuJoCo Warp: one general model of the whole scene, for every robot and every kind of thing.
 
 Our own physics solves what can touch, and no more. MuJoCo Warp solves every contact of every thing in every physics
-step, with all of MuJoCo's terms, in kernels of NVIDIA's Warp: it costs more and leaves nothing out.
+step, with all of MuJoCo's terms, in kernels of NVIDIA's Warp: it costs more, and leaves out no kind of contact.
 """
 
 import functools
@@ -21,10 +21,11 @@ from mjx_safety.objects import Objects
 from mjx_safety.physics import Motion, Physics, PhysicsState
 from mjx_safety.robots import Robot
 
-# Room for contact points in one environment; Warp leaves out what is beyond, and says so.
-OF_PART = 6  # of each box: on the floor it lies on four
-OF_ROBOT = 24
-WELD_ROWS = 6
+# Room for contact points in one environment, half as much again as a heap of everything needs (test_warp.py). What is
+# beyond Warp leaves out, and prints that it does.
+_CONTACTS_OF_PART = 6  # of each box: on the floor it lies on four
+_CONTACTS_OF_ROBOT = 40
+_WELD_ROWS = 6
 
 
 class WarpPhysics(Physics):
@@ -55,8 +56,8 @@ class WarpPhysics(Physics):
         }
         self._touch_sensors = self.scene.sensor_adr[self.scene.sensor_type == mujoco.mjtSensor.mjSENS_TOUCH]
         parts = sum(kind.num * len(self._pushed[kind.name].parts) for kind in kinds if kind.boxes())
-        self.num_contacts = OF_PART * parts + OF_ROBOT
-        self.num_rows = EDGES * self.num_contacts + WELD_ROWS * self.scene.neq
+        self.num_contacts = _CONTACTS_OF_PART * parts + _CONTACTS_OF_ROBOT
+        self.num_rows = EDGES * self.num_contacts + _WELD_ROWS * self.scene.neq + int(self.scene.jnt_limited.sum())
 
     def look(self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array]) -> Motion:
         """What there is to tell of `state`, with all forces on the robot; arguments as of `Physics.look`."""
@@ -82,8 +83,16 @@ class WarpPhysics(Physics):
 
         return batched(together)(*args)
 
-    def _play_one(self, num_envs, num_steps, state, ctrl, places, count):
-        """One of `num_envs` environments, of whose physics steps only `count` are taken."""
+    def _play_one(
+        self,
+        num_envs: int,
+        num_steps: int,
+        state: PhysicsState,
+        ctrl: jax.Array,
+        places: dict[str, jax.Array],
+        count: jax.Array,
+    ) -> tuple[PhysicsState, Motion]:
+        """One of `num_envs` environments; of its `num_steps` physics steps `count` are taken, int32 []."""
         room = {"naconmax": num_envs * self.num_contacts, "njmax": self.num_rows}
         data = self._mjx.make_data(self.scene, impl="warp", **room)
         qpos, qvel = self._coordinates(state)
@@ -149,8 +158,6 @@ def _scene(robot: Robot, kinds: Sequence[Objects]) -> mujoco.MjModel:
     nowhere = {f"{kind.name}_pos": np.zeros((kind.num, 3)) for kind in kinds}
     upright = {f"{kind.name}_quat": np.tile([1.0, 0.0, 0.0, 0.0], (kind.num, 1)) for kind in kinds}
     spec = scene.scene_spec(robot, kinds, nowhere | upright)
-    # One point a pair where MuJoCo's general collider works, as in MuJoCo before 4.0.
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
     for kind in kinds:
         for i in range(kind.num):
             body = spec.body(f"{kind.name}{i}")
@@ -164,8 +171,9 @@ def _scene(robot: Robot, kinds: Sequence[Objects]) -> mujoco.MjModel:
 
 def _import_mjx() -> Any:
     try:
-        import warp  # noqa: F401
+        import warp
         from mujoco import mjx
     except ImportError as error:
         raise ImportError(f"impl='warp' needs MuJoCo Warp ({error}): pip install 'mjx_safety[warp]'") from error
+    warp.config.log_level = max(warp.config.log_level, warp.LOG_WARNING)  # else a line for each of forty kernels
     return mjx

@@ -51,8 +51,6 @@ def _play(task_id: str, world: dict[str, np.ndarray]) -> tuple[list[set[str]], d
     task = _task(task_id)
     recorded = {name.removeprefix("world."): x for name, x in world.items() if name.startswith("world.")}
     spec = scene_spec(task.robot, task.objects, recorded)
-    # One point a pair where MuJoCo's general collider works, as in MuJoCo 3, on which the recordings were made.
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
     model = spec.compile()
     data = mujoco.MjData(model)
     _set_robot(task, data, world)

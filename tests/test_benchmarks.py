@@ -52,7 +52,7 @@ def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
     assert (first["benchmark"], first["first_step_cached_s"]) == ("first_step", 2.0)
     for row in rows:
         name = row["benchmark"]
-        assert row["rounds"] == 2
+        assert (row["rounds"], row["impl"]) == (2, "jax")
         low, median, high = (row["env_steps_per_s" + end] for end in ("_min", "", "_max"))
         assert 0 < low <= median <= high < math.inf
         assert row["physics_steps_per_s"] == pytest.approx(10 * median)
@@ -71,6 +71,16 @@ def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
         assert row["versions"].keys() == {"python", "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "mjx_safety"}
         assert row["versions"]["jax"] == jax.__version__
         assert row["date"].endswith("+00:00")
+
+
+@pytest.mark.slow
+def test_both_engines_are_measured(measure):
+    pytest.importorskip("warp")
+    rows = measure("--tasks", "PointRun", "--impls", "jax", "warp", "--compile", "--programs", "physics")
+
+    assert [row["impl"] for row in rows] == 3 * ["jax"] + 3 * ["warp"]
+    assert [row["benchmark"] for row in rows[3:]] == ["first_step", "stepping", "physics"]
+    assert rows[0]["first_step_s"] > rows[0]["first_step_cached_s"] > 0
 
 
 def test_ratios_are_medians_within_rounds():

@@ -27,7 +27,7 @@ def data(*shape):
     return pred, rng.random(shape).astype(np.float32), rng.random((*shape, 2)).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 5), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 5), (2, 3, 7)])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_equals_a_select_at_every_depth_of_vmap(shape, compiled):
     pred, x, y = data(*shape)
@@ -63,11 +63,11 @@ def test_works_off_only_the_rows_in_need():
         jax.debug.callback(lambda value: calls.append(float(value)), x)
         return x + 1
 
-    pred = jnp.arange(12) % 4 == 1  # 3 of 12, in chunks of 12 / 4 = 3
-    out = jax.vmap(lambda p, x: sparse.cond(p, noted, (x,), otherwise=x, fraction=4))(pred, jnp.arange(12.0))
+    pred = jnp.arange(32) % 4 == 1  # 8 of 32, in chunks of 32 / 4 = 8
+    out = jax.vmap(lambda p, x: sparse.cond(p, noted, (x,), otherwise=x, fraction=4))(pred, jnp.arange(32.0))
     jax.effects_barrier()
-    np.testing.assert_array_equal(out, np.arange(12.0) + np.asarray(pred))
-    assert sorted(calls) == [1.0, 5.0, 9.0]
+    np.testing.assert_array_equal(out, np.arange(32.0) + np.asarray(pred))
+    assert sorted(calls) == [1.0 + 4 * i for i in range(8)]
 
 
 def test_empty_arrays_pass_through_nested_batches():
