@@ -174,7 +174,7 @@ class Physics:
             return free
         meets = self._meets_obstacles(qpos, places) | self._meets_boxes(state, qpos)
         everything = jnp.int32(self._frame_skip)
-        return sparse.cond(meets, self._interact, (state, ctrl, places, qpos, everything), free, fraction=32)
+        return sparse.cond(meets, self._interact, (state, ctrl, places, qpos, everything), free, fraction=16)
 
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
