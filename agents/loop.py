@@ -25,12 +25,14 @@ from agents.algorithms import ALGORITHMS
 from agents.algorithms.base import Algorithm, Constraint, Samples
 from agents.config import Config
 from agents.gae import gae
-from mjx_safety import AutoReset
+from mjx_safety import AutoReset, sparse
 
 if TYPE_CHECKING:
     from mjx_safety import Env
 
 Metrics = dict[str, jax.Array]
+
+CUT_OFF = 256  # about one step in a thousand is an episode's last; where more are, they take another round
 
 METRICS = (
     *("episodes", "episode_return", "episode_cost", "episode_goals"),  # number and totals of the finished episodes
@@ -263,7 +265,7 @@ class Trainer:
 
         steps = max(1, self.config.num_steps // self._num_parts)
         obs, values = jax.lax.map(judge, rollout.obs, batch_size=steps)
-        next_values = jax.lax.map(lambda raw: judge(raw)[1], rollout.final_obs, batch_size=steps)
+        next_values = self._next_values(lambda raw: judge(raw)[1], values, rollout)
         ends = rollout.terminated, rollout.truncated
 
         def advantages(name: str, signal: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -299,6 +301,15 @@ class Trainer:
 
         blocks = jax.tree.map(_batched(split, rollout.reward.shape[1], in_axes=1, out_axes=1), batch)
         return blocks, {"explained_variance": explained, "cost_explained_variance": cost_explained}
+
+    def _next_values(self, judge: Callable, values: dict[str, jax.Array], rollout: Rollout) -> dict[str, jax.Array]:
+        """Values of `rollout.final_obs`: those of the next step, but where an episode was cut off, and in the end."""
+        last = judge(rollout.final_obs[-1])
+        shifted = {name: jnp.concatenate([values[name][1:], last[name][None]]).ravel() for name in values}
+        cut = rollout.truncated
+        obs = rollout.final_obs.reshape(cut.size, -1)
+        found = sparse.batch_cond(cut.ravel(), judge, (obs,), shifted, fraction=CUT_OFF)
+        return {name: x.reshape(cut.shape) for name, x in found.items()}
 
     def _measure(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, Any, Constraint]:
         """Mean cost of a step, the multiplier's next state, and what the algorithm is told of both.

@@ -34,7 +34,7 @@ def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *
     """
 
     def many(pred, args, otherwise):
-        return _by_chunks(pred, fn, args, otherwise, fraction)
+        return batch_cond(pred, fn, args, otherwise, fraction=fraction)
 
     def one(pred, args, otherwise):
         return jax.lax.cond(pred, lambda: fn(*args), lambda: otherwise)
@@ -83,12 +83,8 @@ def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: 
     return batched(many)(key, *args)
 
 
-def _chunk(num: int, fraction: int) -> int:
-    """Environments at a time: about num / fraction, in whole vectors."""
-    return min(num, LANES * -(-num // (LANES * fraction)))
-
-
-def _by_chunks(pred, fn, args, otherwise, fraction):
+def batch_cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int) -> Any:
+    """`cond` of a batch: `pred` bool [N], and pytrees with that leading axis; `fn`, of one, may close over anything."""
     num = pred.shape[0]
     chunk = _chunk(num, fraction)
     count = pred.sum(dtype=jnp.int32)
@@ -108,3 +104,8 @@ def _by_chunks(pred, fn, args, otherwise, fraction):
         return start + chunk, result
 
     return jax.lax.while_loop(more, work, (jnp.int32(0), otherwise))[1]
+
+
+def _chunk(num: int, fraction: int) -> int:
+    """Environments at a time: about num / fraction, in whole vectors."""
+    return min(num, LANES * -(-num // (LANES * fraction)))
