@@ -236,7 +236,7 @@ def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
         return result
 
     monkeypatch.setattr(first_step.subprocess, "run", watched)
-    seconds = first_step.measure("PointGoal0", 8)
+    seconds = first_step.measure("PointGoal0", "jax", 8)
 
     assert min(seconds["first_step_cached_s"], seconds["first_step_s"]) > 0
     assert {name.split("-")[0] for name in cached[0]} >= {"jit_reset", "jit_step"}
