@@ -213,8 +213,8 @@ recorded. There is room for half as many contacts again as a heap of everything 
 and prints that it does. Tasks, layouts, observations, rewards and costs are the same code.
 `pip install 'mjx_safety[warp]'`.
 
-- On a CPU choose the default. Warp compiles a scene's kernels in a minute, keeps them, and then steps
-  [a thousand times slower](throughput.md): good for checking a result with MuJoCo's own terms, no more.
+- On a CPU choose the default. Warp compiles a scene's kernels in a minute, keeps them, and then steps far slower: good
+  for checking a result with MuJoCo's own terms, no more.
 - On an NVIDIA GPU the default computes a fraction of the contacts; Warp runs all of them, in kernels of its own.
   Neither has been measured on one yet; `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
 - Where exactness matters more than speed, Push with Car or Doggo above all, choose Warp.
