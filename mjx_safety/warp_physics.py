@@ -55,7 +55,7 @@ class WarpPhysics(Physics):
             for kind in kinds
         }
         self._touch_sensors = self.scene.sensor_adr[self.scene.sensor_type == mujoco.mjtSensor.mjSENS_TOUCH]
-        parts = sum(kind.num * len(self._pushed[kind.name].parts) for kind in kinds if kind.boxes())
+        parts = sum(kind.num * len(pushed.parts) for kind in kinds if (pushed := self._pushed.get(kind.name)))
         self.num_contacts = _CONTACTS_OF_PART * parts + _CONTACTS_OF_ROBOT
         self.num_rows = EDGES * self.num_contacts + _WELD_ROWS * self.scene.neq + int(self.scene.jnt_limited.sum())
 
