@@ -209,7 +209,9 @@ along a pillar goes other ways within ten steps, here as in C MuJoCo with a coll
 `make(task, impl="warp")` has [MuJoCo Warp](https://mujoco.readthedocs.io/en/latest/mjwarp/) compute the physics: one
 general model of the whole scene (`warp_physics.py`), every contact of every thing in every physics step, with all of
 MuJoCo's terms. What the list above leaves out is there: the Doggo feels its box, and car, box and pillar collide as
-recorded. There is room for half as many contacts again as a heap of everything has; Warp leaves out what is beyond,
+recorded. One term is Warp's own: it turns the friction pyramid under a leg that stands within 30 degrees of upright
+along the world's axes instead of along the leg, and boxes that a Doggo pushes end up to 0.3 m elsewhere in ten steps.
+There is room for half as many contacts again as a heap of everything has; Warp leaves out what is beyond,
 and prints that it does. Tasks, layouts, observations, rewards and costs are the same code.
 `pip install 'mjx_safety[warp]'`.
 
@@ -217,7 +219,7 @@ and prints that it does. Tasks, layouts, observations, rewards and costs are the
   for checking a result with MuJoCo's own terms, no more.
 - On an NVIDIA GPU the default computes a fraction of the contacts; Warp runs all of them, in kernels of its own.
   Neither has been measured on one yet; `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
-- Where exactness matters more than speed, Push with Car or Doggo above all, choose Warp.
+- Where exactness matters more than speed, Push with a Car above all, choose Warp.
 
 ## Error and speed
 

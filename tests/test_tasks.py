@@ -37,6 +37,9 @@ MOVED = 0.02  # metres, median of boxes that moved by 5 cm
 # The Doggo does not feel the box, 0.4 % of its weight, and so takes another way: the box ends 0.03 m off in the median.
 # With a box of a twentieth of the weight, C MuJoCo itself ends 0.05 and 0.15 m off.
 UNFELT = {"DoggoPush0", "DoggoPush1"}
+# Warp turns the friction pyramid under a leg that stands within 30 degrees of upright: along the world's axes, not the
+# leg (its plane_capsule). With MuJoCo's pyramid it ends all of these boxes within 0.01 m.
+TURNED = {"DoggoPush1"}
 
 
 def test_the_registered_ids_are_the_original_s():
@@ -221,8 +224,10 @@ def test_costs_are_the_recorded_ones(task, played, replayed, request):
 @pytest.mark.parametrize("kind", ["vases", "box"])
 def test_pushed_things_end_where_recorded(task, played, replayed, kind, request):
     env, recorded, _, _, worlds, _ = played
-    if (task[0], kind) in {(name, "box") for name in UNFELT} and env.impl == "jax":
+    if kind == "box" and task[0] in UNFELT and env.impl == "jax":
         request.applymarker(pytest.mark.xfail(strict=True, reason="the Doggo does not feel the box"))
+    if kind == "box" and task[0] in TURNED and env.impl == "warp":
+        request.applymarker(pytest.mark.xfail(strict=True, reason="Warp turns the friction under the Doggo's legs"))
     if f"after.{kind}_pos" not in recorded:
         pytest.skip(f"no {kind}")
     start, end = recorded[f"world.{kind}_pos"][..., :2], recorded[f"after.{kind}_pos"][..., :2]
