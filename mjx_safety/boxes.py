@@ -197,14 +197,18 @@ class BoxPhysics:
         steps = range(most_steps + 1)
         self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k, hover(kind)) for k in steps), strict=True)]
 
-    def reach(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
-        """Which boxes the robot may touch during the step, bool [n].
+    def clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
+        """Distance between a ball that holds the robot all along and each box, metres [n]: below 0 they may touch.
 
         Args:
           boxes: before the step.
           robot_path: float32 [steps + 1, 3], positions of the robot's root.
         """
-        return self._clearance(boxes, robot_path) < 0
+        path = short.max(short.norm(robot_path - robot_path[0], -1), 0)
+        now = _components(boxes)
+        local = back(spatial.quat_mat(now.quat), add(list(robot_path[0]), scale(now.pos, -1.0)))
+        beyond = [jnp.maximum(jnp.abs(x) - extent, 0.0) for x, extent in zip(local, self._extent, strict=True)]
+        return jnp.sqrt(dot(beyond, beyond)) - self._robot_radius - path
 
     def awake(self, boxes: Boxes) -> jax.Array:
         """Which boxes move by themselves, bool [n]; the others lie still, or `glide`, until something touches them."""
@@ -214,7 +218,7 @@ class BoxPhysics:
 
     def choose(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
         """The boxes worth a slot, int32 [slots]: those the robot may touch, then moving ones and their neighbours."""
-        clearance = self._clearance(boxes, robot_path)
+        clearance = self.clearance(boxes, robot_path)
         offset = boxes.pos[:, None] - boxes.pos
         distance = short.norm(offset, -1)
         to_moving = short.min(jnp.where(self.awake(boxes), distance, jnp.inf), 1)  # 0 for moving ones
@@ -405,14 +409,6 @@ class BoxPhysics:
         return Boxes(*(jnp.stack(x, axis=1) for x in (pos, quat, linvel, angvel)))
 
     # Where boxes meet what.
-
-    def _clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
-        """Distance between a ball that holds the robot all along and each box, metres [n]."""
-        path = short.max(short.norm(robot_path - robot_path[0], -1), 0)
-        now = _components(boxes)
-        local = back(spatial.quat_mat(now.quat), add(list(robot_path[0]), scale(now.pos, -1.0)))
-        beyond = [jnp.maximum(jnp.abs(x) - extent, 0.0) for x, extent in zip(local, self._extent, strict=True)]
-        return jnp.sqrt(dot(beyond, beyond)) - self._robot_radius - path
 
     def _parts(self, pos: Vec, mat: Mat) -> Solid:
         """The parts of the boxes, [parts, slots, envs]."""

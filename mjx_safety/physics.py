@@ -17,6 +17,7 @@ from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import Robot
 
 NEAREST = 2  # obstacles of a kind that anything can touch within one environment step
+REBOUND = 0.03  # metres that an obstacle may throw the robot off its free way within one environment step
 _FAR = 1e6  # where the places of missing obstacles are
 
 
@@ -139,7 +140,7 @@ class Physics:
 
     def _contacts(self, state: PhysicsState, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The robot's contact points with each thing that collides, float32 [num] by kind."""
-        contacts = dict(zip(self._obstacles, self._touching(state.qpos, places), strict=True))
+        contacts = self._touching(state.qpos, places)
         if self._boxes:
             frames = self._robot.frames(state.qpos, state.qvel)
             contacts |= {name: boxes.contacts(state.boxes[name], frames) for name, boxes in self._boxes.items()}
@@ -161,30 +162,33 @@ class Physics:
         return self._step_together(state, ctrl, places, count)
 
     def _step_together(self, state, ctrl, places, count):
-        """One environment step of a robot that feels what it pushes: where anything meets, all are solved at once."""
-        qpos, qvel, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
+        """One environment step of a robot that feels what it pushes: where they meet, all are solved at once."""
+        path = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
+        free = path[0]
         if count is not None:
-            return self._interact(state, ctrl, places, qpos, count)
+            return self._interact(state, ctrl, places, free, count)
+        contacts = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
+        meets = self._meets_obstacles(free, places)
+        if self._heavy:  # it takes long to solve, and is rarely where the robot meets an obstacle
+            obstructed, meets = meets, self._meets_boxes(state, free, jnp.where(meets, REBOUND, 0.0))
+            path, contacts = self._pass(obstructed & ~meets, state, ctrl, places, path, fraction=64)
+        else:
+            meets |= self._meets_boxes(state, free)
+        qpos, qvel, forces = path
         boxes = state.boxes | self._glide(state, self._frame_skip)
+        contacts |= {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
         after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, state.time + self.step_time)
-        untouched = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
-        untouched |= {name: jnp.zeros(len(state.boxes[name].pos)) for name in self._boxes}
-        free = after, Motion(forces, untouched)
-        if not untouched:
-            return free
-        meets = self._meets_obstacles(qpos, places) | self._meets_boxes(state, qpos)
-        everything = jnp.int32(self._frame_skip)
-        return sparse.cond(meets, self._interact, (state, ctrl, places, qpos, everything), free, fraction=16)
+        alone = after, Motion(forces, contacts)
+        if not contacts:
+            return alone
+        args = state, ctrl, places, free, jnp.int32(self._frame_skip)
+        return sparse.cond(meets, self._interact, args, alone, fraction=32 if self._heavy else 16)
 
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
         path = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        contacts = tuple(jnp.zeros(len(places[name])) for name in self._obstacles)
-        if self._obstacles:
-            args = state.qpos, state.qvel, ctrl, places
-            meets = self._meets_obstacles(path[0], places)
-            path, contacts = sparse.cond(meets, self._roll_among, args, (path, contacts), fraction=16)
-        qpos, qvel, forces = path
+        obstructed = self._meets_obstacles(path[0], places)
+        (qpos, qvel, forces), contacts = self._pass(obstructed, state, ctrl, places, path, fraction=16)
         time = state.time + self.step_time
         if count is not None:
             taken = jnp.minimum(jnp.arange(self._frame_skip + 1, dtype=jnp.int32), count)
@@ -199,7 +203,15 @@ class Physics:
             meets = self._meets_boxes(state, qpos) | (count is not None)
             boxes, touched = sparse.cond(meets, self._push, args, (boxes, touched), fraction=16)
         after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, time)
-        return after, Motion(forces, dict(zip(self._obstacles, contacts, strict=True)) | touched)
+        return after, Motion(forces, contacts | touched)
+
+    def _pass(self, obstructed, state, ctrl, places, path, fraction):
+        """The robot's path, and its contact points with what stands still in the end, where that is in its way."""
+        contacts = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
+        if not contacts:
+            return path, contacts
+        args = state.qpos, state.qvel, ctrl, places
+        return sparse.cond(obstructed, self._roll_among, args, (path, contacts), fraction=fraction)
 
     def _roll_among(self, qpos, qvel, ctrl, places):
         """The robot's path among obstacles, and its contact points with them in the end."""
@@ -303,12 +315,13 @@ class Physics:
             meets |= short.any(distance < self._radius + obstacle.radius + travel, 0)
         return meets
 
-    def _meets_boxes(self, state: PhysicsState, path: jax.Array) -> jax.Array:
-        """Whether the robot may touch a box on its way [steps, ...], or boxes move without it: bool []."""
+    def _meets_boxes(self, state: PhysicsState, path: jax.Array, margin: float | jax.Array = 0.0) -> jax.Array:
+        """Whether boxes come within a margin of the robot on its way [steps, ...], or move without it: bool []."""
         roots = self._roots(state, path)
         meets = jnp.zeros((), bool)
         for name, physics in self._boxes.items():
-            meets |= short.any(physics.reach(state.boxes[name], roots) | physics.awake(state.boxes[name]), 0)
+            boxes = state.boxes[name]
+            meets |= short.any((physics.clearance(boxes, roots) < margin) | physics.awake(boxes), 0)
         return meets
 
     def _roots(self, state: PhysicsState, path: jax.Array) -> jax.Array:
@@ -344,14 +357,14 @@ class Physics:
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
         return state, Motion(forces, self._contacts(state, places))
 
-    def _touching(self, qpos: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
-        """The robot's contact points with what stands still, float32 [num] for each kind."""
+    def _touching(self, qpos: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The robot's contact points with each thing that stands still, float32 [num] by kind."""
         near = self._nearest(qpos[:2], places)
         touching = self._robot.touching(qpos, tuple(places[name][index] for name, index in near.items()))
-        return tuple(
-            jnp.zeros(len(places[name])).at[index].set(points)
+        return {
+            name: jnp.zeros(len(places[name])).at[index].set(points)
             for (name, index), points in zip(near.items(), touching, strict=True)
-        )
+        }
 
     def _near_places(self, position: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(places[name][index] for name, index in self._nearest(position, places).items())

@@ -7,6 +7,8 @@ float32 rounding. Among obstacles, Newton's method finds the accelerations, see 
 environments last, as `spatial` has it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -64,12 +66,21 @@ class PlanarBody:
             angvel=jnp.stack([zero, zero, qvel[2]])[None],
         )
 
-    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int):
-        """Physics steps under one command, with nothing about.
+    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int, places: tuple = ()):
+        """Physics steps under one command.
+
+        Args:
+          qpos: float32 [3].
+          qvel: float32 [3].
+          ctrl: float32 [2].
+          num_steps: how many.
+          places: for each kind of obstacle float32 [num, 2], where they stand; empty with nothing about.
 
         Returns:
           Joint positions and velocities [num_steps + 1, 3], the first ones included, and `Forces` at the last state.
         """
+        if places:
+            return spatial.lanes(functools.partial(self._roll_among, num_steps))(qpos, qvel, ctrl, places)
         path, vels = [qpos], [qvel]
         for _ in range(num_steps):
             qvel = qvel + self.timestep * self._free(qpos, qvel, ctrl, None, implicit=self.timestep)
@@ -78,6 +89,17 @@ class PlanarBody:
             vels.append(qvel)
         forces = Forces(self._free(qpos, qvel, ctrl, None), jnp.zeros(0))
         return jnp.stack(path), jnp.stack(vels), forces
+
+    def _roll_among(self, num_steps: int, qpos, qvel, ctrl, places):
+        def substep(carry, _):
+            qpos, qvel, _ = carry
+            acc = self._accelerations(qpos, qvel, ctrl, places, None)
+            return (*self.integrate(qpos, qvel, acc), acc), (qpos, qvel)
+
+        # The forces at the last state take a step more, whose outcome is thrown away: one traced forward pass.
+        start = qpos, qvel, jnp.zeros_like(qvel)
+        (*_, acc), (qpos, qvel) = jax.lax.scan(substep, start, length=num_steps + 1)
+        return qpos, qvel, Forces(acc, jnp.zeros((0, qpos.shape[-1])))
 
     def advance(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array):
         """One physics step among obstacles.
