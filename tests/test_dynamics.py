@@ -197,6 +197,19 @@ def test_obstacles_push_back_as_in_mujoco(name, kind):
     assert np.quantile(errors, 0.9) < 5e-3
 
 
+def test_the_point_s_path_among_obstacles_is_that_of_single_steps():
+    robot, places, push = compiled("Point"), beside("Point", 0), np.zeros((BATCH, 6), np.float32)
+    qpos, qvel, ctrl = states("Point")
+    path, rates, forces = robot.roll(qpos, qvel, ctrl, places=places)
+    assert np.abs(rates - robot.roll(qpos, qvel, ctrl)[1]).max() > 0.1  # the pillar is in the way
+    for k in range(10):
+        np.testing.assert_allclose(path[:, k], qpos, atol=1e-5)
+        np.testing.assert_allclose(rates[:, k], qvel, atol=1e-3)
+        qpos, qvel, _ = robot.advance(qpos, qvel, ctrl, places, push)
+    np.testing.assert_allclose(path[:, 10], qpos, atol=1e-5)
+    assert relative(forces.qacc, robot.forces(path[:, 10], rates[:, 10], ctrl, places, push).qacc).max() < 1e-3
+
+
 @pytest.mark.parametrize("name", ROBOTS)
 def test_a_push_is_an_external_force(name):
     rng = np.random.default_rng(2)
