@@ -210,7 +210,7 @@ along a pillar goes other ways within ten steps, here as in C MuJoCo with a coll
 general model of the whole scene (`warp_physics.py`), every contact of every thing in every physics step, with all of
 MuJoCo's terms. What the list above leaves out is there: the Doggo feels its box, and car, box and pillar collide as
 recorded. One term is Warp's own: it turns the friction pyramid under a leg that stands within 30 degrees of upright
-along the world's axes instead of along the leg, and boxes that a Doggo pushes end up to 0.3 m elsewhere in ten steps.
+along the world's axes instead of along the leg, so that half of the boxes that a Doggo pushes end elsewhere.
 There is room for half as many contacts again as a heap of everything has; Warp leaves out what is beyond,
 and prints that it does. Tasks, layouts, observations, rewards and costs are the same code.
 `pip install 'mjx_safety[warp]'`.
