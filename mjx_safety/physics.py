@@ -167,13 +167,13 @@ class Physics:
         free = path[0]
         if count is not None:
             return self._interact(state, ctrl, places, free, count)
-        contacts = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
         meets = self._meets_obstacles(free, places)
         if self._heavy:  # it takes long to solve, and is rarely where the robot meets an obstacle
             obstructed, meets = meets, self._meets_boxes(state, free, jnp.where(meets, REBOUND, 0.0))
             path, contacts = self._pass(obstructed & ~meets, state, ctrl, places, path, fraction=64)
         else:
             meets |= self._meets_boxes(state, free)
+            contacts = self._untouched(places)
         qpos, qvel, forces = path
         boxes = state.boxes | self._glide(state, self._frame_skip)
         contacts |= {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
@@ -207,11 +207,15 @@ class Physics:
 
     def _pass(self, obstructed, state, ctrl, places, path, fraction):
         """The robot's path, and its contact points with what stands still in the end, where that is in its way."""
-        contacts = {name: jnp.zeros(len(places[name])) for name in self._obstacles}
+        contacts = self._untouched(places)
         if not contacts:
             return path, contacts
         args = state.qpos, state.qvel, ctrl, places
         return sparse.cond(obstructed, self._roll_among, args, (path, contacts), fraction=fraction)
+
+    def _untouched(self, places):
+        """No contact points with anything that stands still."""
+        return {name: jnp.zeros(len(places[name])) for name in self._obstacles}
 
     def _roll_among(self, qpos, qvel, ctrl, places):
         """The robot's path among obstacles, and its contact points with them in the end."""
