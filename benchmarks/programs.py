@@ -24,6 +24,8 @@ WARM_UP = 250
 SPAN = 32
 """Steps after which robots that are never reset go back: they would wander away from all that they could touch."""
 MORE_HAZARDS = 10
+FLEET = 8
+"""Agents of the fleet that is timed beside one agent."""
 
 
 @dataclasses.dataclass
@@ -192,30 +194,31 @@ def more_hazards(task: Task) -> Task:
     return dataclasses.replace(task, objects=tuple(kinds.values()))
 
 
-def training(name: str, env: Env, num_envs: int) -> Program:
-    """Updates of the default preset on a batch of its size, on as many devices as it has groups.
+def training(name: str, env: Env, num_envs: int, num_agents: int = 1) -> Program:
+    """Updates of the default preset, on as many devices as share its agents, or the groups of its one agent.
 
-    The more environments, the fewer steps of each. The first updates are not timed, see `WARM_UP`.
+    The more environments an agent has, the fewer steps of each it takes: a fleet's updates are as many steps as the
+    preset's. The first updates are not timed, see `WARM_UP`.
     """
     config = preset()
     num_steps = max(1, config.batch_size // num_envs // config.num_minibatches) * config.num_minibatches
-    num_groups = math.gcd(config.num_groups, num_envs)
-    sizes = {"num_envs": num_envs, "num_groups": num_groups, "num_steps": num_steps}
-    config = dataclasses.replace(config, **sizes, updates_per_chunk=1)
-    mesh = make_mesh(1, num_groups)
+    own = num_envs // num_agents
+    sizes = {"num_envs": own, "num_groups": math.gcd(config.num_groups, own), "num_steps": num_steps}
+    config = dataclasses.replace(config, **sizes, seeds=tuple(range(num_agents)), updates_per_chunk=1)
+    mesh = make_mesh(num_agents, config.num_groups)
     init, update = compile_on(mesh, Trainer(env, config))
     keys, hypers = place_fleet(mesh, config)
-    agent = jax.tree.map(jnp.copy, init(keys, hypers))  # buffers that are shared cannot be donated
-    update, facts = _compile(num_envs // mesh.size, update, agent, hypers, jnp.int32(1))
+    fleet = jax.tree.map(jnp.copy, init(keys, hypers))  # buffers that are shared cannot be donated
+    update, facts = _compile(num_envs // mesh.size, update, fleet, hypers, jnp.int32(1))
 
     def work(units: int) -> None:
-        nonlocal agent
+        nonlocal fleet
         for _ in range(units):
-            agent, _ = update(agent, hypers, jnp.int32(1))
-        jax.block_until_ready(agent)
+            fleet, _ = update(fleet, hypers, jnp.int32(1))
+        jax.block_until_ready(fleet)
 
     work(math.ceil(WARM_UP / num_steps))
-    return Program(name, config.batch_size, work, facts | {"devices": mesh.size})
+    return Program(name, num_agents * config.batch_size, work, facts | {"devices": mesh.size})
 
 
 def _compile(num_envs: int, function: Any, *args: Any) -> tuple[Any, dict[str, Any]]:

@@ -36,9 +36,9 @@ from benchmarks.programs import Program
 from mjx_safety import Env
 from mjx_safety.env import Impl
 
-Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "c_mujoco"]
+Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "fleet", "c_mujoco"]
 STEPPING = "stepping"
-NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, C_MUJOCO = get_args(Beside)
+NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, FLEET, C_MUJOCO = get_args(Beside)
 FIRST_STEP = "first_step"
 ON_DEVICES = f"{STEPPING}_on_"  # and how many
 PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "mjx_safety"
@@ -56,7 +56,7 @@ class Args:
     """Batch sizes; a GPU is filled by 16384 and more."""
     programs: tuple[Beside, ...] = (NO_AUTO_RESET, PHYSICS, TRAINING, C_MUJOCO)
     """What is timed in turn with stepping: the same without auto-reset, the bare physics, the task with ten hazards
-    more, the trainer's compiled update, and C MuJoCo on all cores."""
+    more, the trainer's compiled update, that of eight agents who share the environments, and C MuJoCo on all cores."""
     devices: tuple[int, ...] = ()
     """Also step on so many devices, `num_envs` on each."""
     compile: bool = False
@@ -102,6 +102,8 @@ def check(args: Args) -> None:
         raise ValueError(f"round_seconds is {args.round_seconds}; it must be a positive number of seconds.")
     for task, impl in itertools.product(args.tasks, args.impls):
         mjx_safety.make(task, impl=impl)
+    if FLEET in args.programs and any(number % programs.FLEET for number in args.num_envs):
+        raise ValueError(f"num_envs is {args.num_envs}; {programs.FLEET} agents must share them evenly.")
     check_output(args.output)
 
 
@@ -147,6 +149,8 @@ def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
     timed += [stepping.on_devices(f"{ON_DEVICES}{number}", number) for number in args.devices]
     if TRAINING in args.programs:
         timed.append(programs.training(TRAINING, env, num_envs))
+    if FLEET in args.programs:
+        timed.append(programs.training(FLEET, env, num_envs, programs.FLEET))
     return timed
 
 
@@ -174,6 +178,7 @@ def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str,
             "physics_steps_per_s": statistics.median(rates[program.name]) * frame_skip,
             "ratio_to_stepping": ratio(program.name, STEPPING),
             "ratio_to_physics": ratio(program.name, PHYSICS),
+            "ratio_to_training": ratio(program.name, TRAINING),
             "ratio_to_c_mujoco": ratio(program.name, C_MUJOCO),
             # Of the time of stepping; layouts for the episodes to come are most of it.
             "auto_reset_share": 1.0 - without if without is not None and program.name == STEPPING else None,
@@ -215,15 +220,16 @@ def load_average() -> tuple[float, ...] | None:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The measurements for the eye, rates per second."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in ("task", "impl", "envs", "program", "steps/s", "x stepping", "x physics", "x C", "compile"):
+    ratios = "x stepping", "x physics", "x training", "x C"
+    for name in ("task", "impl", "envs", "program", "steps/s", *ratios, "compile"):
         table.add_column(name, justify="left" if name in ("task", "impl", "program") else "right", no_wrap=True)
-    ratios = "ratio_to_stepping", "ratio_to_physics", "ratio_to_c_mujoco"
+    keys = "ratio_to_stepping", "ratio_to_physics", "ratio_to_training", "ratio_to_c_mujoco"
     for row in rows:
         what = row["task"], row["impl"], str(row["num_envs"]), row["benchmark"]
         if row["benchmark"] == FIRST_STEP:
-            table.add_row(*what, *[""] * 4, f"{row['first_step_s']:.0f} s, {row['first_step_cached_s']:.0f} s")
+            table.add_row(*what, *[""] * 5, f"{row['first_step_s']:.0f} s, {row['first_step_cached_s']:.0f} s")
             continue
-        beside = ("" if row[name] is None else f"{row[name]:.2f}" for name in ratios)
+        beside = ("" if row[name] is None else f"{row[name]:.2f}" for name in keys)
         compile_s = f"{row['compile_s']:.0f} s" if "compile_s" in row else ""
         table.add_row(*what, short(row["env_steps_per_s"]), *beside, compile_s)
     return table

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from benchmarks.programs import MORE_HAZARDS, SPAN, WARM_UP
+from benchmarks.programs import FLEET, MORE_HAZARDS, SPAN, WARM_UP
 from benchmarks.throughput import ON_DEVICES, short
 from docs.tables import results, table
 
@@ -29,6 +29,7 @@ within rounds. Compile time is left out.
 - **more hazards**: the task with {MORE_HAZARDS} more hazards, relative to stepping.
 - **training**: the trainer's compiled update, acting and learning, on as many devices as the preset has groups, a core
   of a CPU each; stepping is on one.
+- **fleet**: {FLEET} agents that share the environments and train in one program, relative to training.
 - **x C MuJoCo**: stepping relative to C MuJoCo's bare physics in float64 on all cores.
 - **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
 - **impl**: what computes the physics: [ours or MuJoCo Warp](physics.md).
@@ -51,6 +52,7 @@ COMMANDS = (
         "--tasks PointGoal1 --num-envs 256 1024 2048 4096 --programs more_hazards",
     ),
     ("training, C MuJoCo", "--tasks PointGoal1 PointGoal2 --num-envs 256 512 1024 --programs training c_mujoco"),
+    ("fleets", "--tasks PointGoal1 --num-envs 512 --programs training fleet"),
     ("memory, kernels, first step", "--tasks PointGoal1 --num-envs 1024 --programs --compile"),
     ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
@@ -117,7 +119,7 @@ def _section(device: str, rows: list[Row]) -> str:
         groups.setdefault((row["task"], row["impl"], row["num_envs"]), {})[row["benchmark"]] = row
     tables = [
         _shown(groups, ("stepping", "per env", "of the physics", "resets", "more hazards"), _rates),
-        _shown(groups, ("training", "x C MuJoCo"), _beside),
+        _shown(groups, ("training", "fleet", "x C MuJoCo"), _beside),
         _shown(groups, ("state", "temporaries", "kernels", "in loops", "first step", "cached"), _compiled),
         _shown(groups, ("devices",), _devices),
     ]
@@ -151,6 +153,7 @@ def _beside(by: dict[str, Row]) -> tuple[str, ...]:
     training = by.get("training")
     return (
         short(training["env_steps_per_s"]) if training else "",
+        _number(by.get("fleet", {}).get("ratio_to_training"), "{:.2f}"),
         _number(_stepping_to(by, "c_mujoco"), "{:.1f}"),
     )
 

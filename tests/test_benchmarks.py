@@ -43,13 +43,14 @@ def measure(output):
 def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
     monkeypatch.setattr(first_step, "measure", lambda *_: {"first_step_s": 9.0, "first_step_cached_s": 2.0})
 
-    rows = measure("--tasks", "PointGoal0", "--devices", "1", "--compile")
+    beside = ["no_auto_reset", "physics", "training", "fleet", "c_mujoco"]
+    rows = measure("--tasks", "PointGoal0", "--devices", "1", "--compile", "--programs", *beside)
     first, rows = rows[0], rows[1:]
     rows += measure("--tasks", "PointGoal1", "--programs", "physics", "more_hazards")
 
-    everything = ["stepping", "no_auto_reset", "physics", "stepping_on_1", "training", "c_mujoco"]
+    everything = ["stepping", "no_auto_reset", "physics", "stepping_on_1", "training", "fleet", "c_mujoco"]
     assert [row["benchmark"] for row in rows] == [*everything, "stepping", "physics", "more_hazards"]
-    assert [row["task"] for row in rows] == 6 * ["PointGoal0"] + 3 * ["PointGoal1"]
+    assert [row["task"] for row in rows] == 7 * ["PointGoal0"] + 3 * ["PointGoal1"]
     assert (first["benchmark"], first["first_step_cached_s"]) == ("first_step", 2.0)
     for row in rows:
         name = row["benchmark"]
@@ -61,6 +62,7 @@ def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
         assert ("kernels" in row) == (name in ("stepping", "more_hazards"))
         assert (row["ratio_to_c_mujoco"] is not None) == (row["task"] == "PointGoal0")
         assert 0 < row["ratio_to_physics"] < math.inf
+        assert (row["ratio_to_training"] is not None) == (row["task"] == "PointGoal0")
         assert row["ratio_to_stepping"] == 1 or name != "stepping"
         assert (row["auto_reset_share"] is not None) == (name == "stepping" and row["task"] == "PointGoal0")
     few, more = rows[-3], rows[-1]
@@ -249,6 +251,7 @@ def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
         (["--tasks", "PointGaol1"], "Did you mean 'PointGoal1'"),
         (["--num-envs", "0"], "num_envs is 0"),
         (["--rounds", "0"], "rounds is 0"),
+        (["--num-envs", "60", "--programs", "fleet"], "num_envs is (60,); 8 agents must share them evenly"),
         (["--devices", "64"], "devices is 64; there are 1. JAX_NUM_CPU_DEVICES=N splits a CPU"),
         (["--round-seconds", "nan"], "round_seconds is nan"),
     ],

@@ -45,6 +45,8 @@ def test_throughput_shows_the_newest_row_of_each_measurement(monkeypatch):
         row("2026-01-01", "physics", 4000.0, ratio_to_stepping=2.0),
         row("2026-01-01", "no_auto_reset", 1250.0, ratio_to_stepping=1.25),
         row("2026-01-01", "stepping_on_2", 1900.0, ratio_to_stepping=1.9),
+        row("2026-01-01", "training", 800.0),
+        row("2026-01-01", "fleet", 720.0, ratio_to_training=0.9),
         row("2026-01-01", "stepping", 5.0, impl="warp"),
     ]
     monkeypatch.setattr(throughput, "results", lambda _: rows)
@@ -54,6 +56,7 @@ def test_throughput_shows_the_newest_row_of_each_measurement(monkeypatch):
     assert "| `PointGoal1` | jax | 4 | 2.0k (2.0k to 2.0k) | 500 | 0.50 | 20.0% |  |" in page
     assert "| `PointGoal1` | jax | 4 |  |  | 70 | 60 |  |  |" in page
     assert "| `PointGoal1` | jax | 4 | 2: 1.90 |" in page
+    assert "| `PointGoal1` | jax | 4 | 0.8k | 0.90 |  |" in page
     assert "| `c2000` | 2026-02-01 | PointGoal1 x 4 | 2 cores, x | jax 1.2 |" in page
     assert "| `PointGoal1` | warp | 4 | 0.0k (0.0k to 0.0k) | 1 |" in page
     assert "c1000" not in page
