@@ -140,6 +140,7 @@ class Articulated:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles, self._iterations, self._contacts = obstacles, iterations, contacts
+        _, self.cover_radii = scene.cover(model)
         self._friction = np.array(contact.FRICTION[:frictions], np.float32)[:, None, None]
         self._read_tree(model)
         self._read_joints(model)
@@ -805,6 +806,10 @@ class Articulated:
                     count = count + short.sum((candidates.dist < 0).astype(jnp.float32), 0)
             counts.append(count)
         return tuple(counts)
+
+    def cover(self, path: jax.Array) -> jax.Array:
+        """Centres of the balls that hold the robot at positions [steps, nq]: float32 [steps, balls, 3], metres."""
+        return path[:, None, :3]
 
     def frames(self, qpos: jax.Array, qvel: jax.Array) -> Frames:
         """Poses and velocities of the model's bodies; a body on a ball joint is shown unturned."""

@@ -21,7 +21,7 @@ import numpy as np
 from mjx_safety import collide, collide_box, contact, newton, short, spatial
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
-from mjx_safety.contact import Frames, Obstacle, Shape
+from mjx_safety.contact import Frames, Obstacle, Reach, Shape
 from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
@@ -159,7 +159,6 @@ class BoxPhysics:
       most_steps: physics steps that boxes may glide at once.
       invweight: MuJoCo's translational `body_invweight0` of the robot's bodies, 1/kg.
       robot_mass: kg.
-      robot_radius: of the ball round its root that holds it, metres.
 
     Attributes:
       heavy: whether a box weighs enough for the robot to feel its inertia.
@@ -174,7 +173,6 @@ class BoxPhysics:
         most_steps: int,
         invweight: tuple[float, ...],
         robot_mass: float,
-        robot_radius: float,
     ):
         self._kind, self._obstacles, self._timestep = kind, obstacles, timestep
         centres, halves = (np.array(x) for x in zip(*kind.parts, strict=True))
@@ -189,26 +187,26 @@ class BoxPhysics:
         signs = np.array([[x, y, -1] for x in (-1, 1) for y in (-1, 1)])
         feet = (centres[:, None] + signs * halves[:, None]).reshape(-1, 3)
         self._feet = list(feet.T.astype(np.float32)[..., None, None])
-        self._extent = (np.abs(centres) + halves).max(axis=0).astype(np.float32)
-        self._robot_radius = robot_radius
         self._groups = _groups(shapes)
         self._weight = 1 + self.mass * np.array(invweight, np.float32)
         self._iterations = ITERATIONS[len(kind.parts) > 1]
         steps = range(most_steps + 1)
         self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k, hover(kind)) for k in steps), strict=True)]
 
-    def clearance(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
-        """Distance between a ball that holds the robot all along and each box, metres [n]: below 0 they may touch.
+    def clearance(self, boxes: Boxes, reach: Reach) -> jax.Array:
+        """Distance between the robot and each box, metres [n]: below 0 they may touch.
 
         Args:
           boxes: before the step.
-          robot_path: float32 [steps + 1, 3], positions of the robot's root.
+          reach: of the robot within the step.
         """
-        path = short.max(short.norm(robot_path - robot_path[0], -1), 0)
         now = _components(boxes)
-        local = back(spatial.quat_mat(now.quat), add(list(robot_path[0]), scale(now.pos, -1.0)))
-        beyond = [jnp.maximum(jnp.abs(x) - extent, 0.0) for x, extent in zip(local, self._extent, strict=True)]
-        return jnp.sqrt(dot(beyond, beyond)) - self._robot_radius - path
+        centres = list(reach.centres.T[:, :, None])  # [balls, n]
+        local = back(spatial.quat_mat(now.quat), add(centres, scale(now.pos, -1.0)))
+        parts = zip(local, self._centres, self._halves, strict=True)
+        beyond = [jnp.maximum(jnp.abs(x - centre) - half, 0.0) for x, centre, half in parts]  # [parts, balls, n]
+        nearest = jnp.sqrt(short.min(dot(beyond, beyond), 0))
+        return short.min(nearest - reach.radii[:, None], 0)
 
     def awake(self, boxes: Boxes) -> jax.Array:
         """Which boxes move by themselves, bool [n]; the others lie still, or `glide`, until something touches them."""
@@ -216,9 +214,9 @@ class BoxPhysics:
             return jnp.zeros(boxes.pos.shape[0], bool)
         return _awake(boxes.linvel, boxes.angvel)
 
-    def choose(self, boxes: Boxes, robot_path: jax.Array) -> jax.Array:
+    def choose(self, boxes: Boxes, reach: Reach) -> jax.Array:
         """The boxes worth a slot, int32 [slots]: those the robot may touch, then moving ones and their neighbours."""
-        clearance = self.clearance(boxes, robot_path)
+        clearance = self.clearance(boxes, reach)
         offset = boxes.pos[:, None] - boxes.pos
         distance = short.norm(offset, -1)
         to_moving = short.min(jnp.where(self.awake(boxes), distance, jnp.inf), 1)  # 0 for moving ones

@@ -47,6 +47,18 @@ class Frames(NamedTuple):
     angvel: jax.Array
 
 
+class Reach(NamedTuple):
+    """Balls that hold the robot within a step.
+
+    Attributes:
+      centres: float32 [balls, 3], metres.
+      radii: float32 [balls], metres.
+    """
+
+    centres: jax.Array
+    radii: jax.Array
+
+
 class Forces(NamedTuple):
     """What the robot feels at a state.
 

@@ -11,7 +11,7 @@ import numpy as np
 from mjx_safety import scene, short, sparse, spatial
 from mjx_safety.articulated import Articulated
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics
-from mjx_safety.contact import Forces, Obstacle
+from mjx_safety.contact import Forces, Obstacle, Reach
 from mjx_safety.objects import Objects
 from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import Robot
@@ -78,7 +78,6 @@ class Physics:
         body = PlanarBody if robot.planar else Articulated
         self._robot: Any = body(model, obstacles)  # one interface, but for what only the light robot needs
         invweight = tuple(model.body_invweight0[1:, 0].tolist())
-        self._radius = scene.radius(model)
         self._boxes = {
             name: BoxPhysics(
                 kind,
@@ -88,7 +87,6 @@ class Physics:
                 frame_skip,
                 invweight,
                 model.body_mass.sum(),
-                self._radius,
             )
             for name, kind in kinds.items()
         }
@@ -97,6 +95,9 @@ class Physics:
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
+        # The share of steps in which a Point meets something: it seldom meets a thing, and stays with what is heavy.
+        num_things = sum(kind.num for kind in objects if kind.name in {*self._obstacles, *kinds})
+        self._fraction = 32 if self._heavy else max(16, 320 // max(2, num_things))
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
         self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
@@ -163,32 +164,33 @@ class Physics:
 
     def _step_together(self, state, ctrl, places, count):
         """One environment step of a robot that feels what it pushes: where they meet, all are solved at once."""
-        path = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        free = path[0]
+        path, vels, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
+        reach, end = self._reach(path), (path[-1], vels[-1], forces)
         if count is not None:
-            return self._interact(state, ctrl, places, free, count)
-        meets = self._meets_obstacles(free, places)
+            return self._interact(state, ctrl, places, reach, count)
+        meets = self._meets_obstacles(reach, places)
         if self._heavy:  # it takes long to solve, and is rarely where the robot meets an obstacle
-            obstructed, meets = meets, self._meets_boxes(state, free, jnp.where(meets, REBOUND, 0.0))
-            path, contacts = self._pass(obstructed & ~meets, state, ctrl, places, path, fraction=64)
+            obstructed, meets = meets, self._meets_boxes(state, reach, jnp.where(meets, REBOUND, 0.0))
+            end, contacts = self._pass(self._arrive, obstructed & ~meets, state, ctrl, places, end, fraction=64)
         else:
-            meets |= self._meets_boxes(state, free)
+            meets |= self._meets_boxes(state, reach)
             contacts = self._untouched(places)
-        qpos, qvel, forces = path
+        qpos, qvel, forces = end
         boxes = state.boxes | self._glide(state, self._frame_skip)
         contacts |= {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
-        after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, state.time + self.step_time)
+        after = PhysicsState(qpos, qvel, boxes, state.home, state.time + self.step_time)
         alone = after, Motion(forces, contacts)
         if not contacts:
             return alone
-        args = state, ctrl, places, free, jnp.int32(self._frame_skip)
-        return sparse.cond(meets, self._interact, args, alone, fraction=32 if self._heavy else 16)
+        args = state, ctrl, places, reach, jnp.int32(self._frame_skip)
+        return sparse.cond(meets, self._interact, args, alone, fraction=self._fraction)
 
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
         path = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        obstructed = self._meets_obstacles(path[0], places)
-        (qpos, qvel, forces), contacts = self._pass(obstructed, state, ctrl, places, path, fraction=16)
+        obstructed = self._meets_obstacles(self._reach(path[0]), places)
+        path, contacts = self._pass(self._roll_among, obstructed, state, ctrl, places, path, fraction=16)
+        qpos, qvel, forces = path
         time = state.time + self.step_time
         if count is not None:
             taken = jnp.minimum(jnp.arange(self._frame_skip + 1, dtype=jnp.int32), count)
@@ -200,18 +202,18 @@ class Physics:
         touched = {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
         if boxes:
             args = state, qpos, qvel, places, jnp.int32(self._frame_skip) if count is None else count
-            meets = self._meets_boxes(state, qpos) | (count is not None)
+            meets = self._meets_boxes(state, self._reach(qpos)) | (count is not None)
             boxes, touched = sparse.cond(meets, self._push, args, (boxes, touched), fraction=16)
         after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, time)
         return after, Motion(forces, contacts | touched)
 
-    def _pass(self, obstructed, state, ctrl, places, path, fraction):
-        """The robot's path, and its contact points with what stands still in the end, where that is in its way."""
+    def _pass(self, among, obstructed, state, ctrl, places, free, fraction):
+        """What `among` tells where something stands in the robot's way, else `free`; and no contact points with it."""
         contacts = self._untouched(places)
         if not contacts:
-            return path, contacts
+            return free, contacts
         args = state.qpos, state.qvel, ctrl, places
-        return sparse.cond(obstructed, self._roll_among, args, (path, contacts), fraction=fraction)
+        return sparse.cond(obstructed, among, args, (free, contacts), fraction=fraction)
 
     def _untouched(self, places):
         """No contact points with anything that stands still."""
@@ -222,9 +224,14 @@ class Physics:
         path = self._robot.roll(qpos, qvel, ctrl, self._frame_skip, self._near_places(qpos[:2], places))
         return path, self._touching(path[0][-1], places)
 
+    def _arrive(self, qpos, qvel, ctrl, places):
+        """The last of `_roll_among`."""
+        (path, vels, forces), contacts = self._roll_among(qpos, qvel, ctrl, places)
+        return (path[-1], vels[-1], forces), contacts
+
     def _push(self, state, qpos, qvel, places, count):
         """The boxes beside a robot on its path, and its contact points with them in the end."""
-        near, around, homes, put_back = self._choose(state, qpos, places, count)
+        near, around, homes, put_back = self._choose(state, self._reach(qpos), places, count)
 
         def substep(near, robot):
             index, qpos, qvel, later = robot
@@ -240,16 +247,15 @@ class Physics:
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, {name: physics.contacts(boxes[name], frames) for name, physics in self._boxes.items()}
 
-    def _choose(self, state: PhysicsState, path: jax.Array, places: dict[str, jax.Array], count: jax.Array):
-        """What is worth solving beside a robot on its path: boxes, obstacles round the foremost of a kind, and homes.
+    def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array):
+        """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.
 
         Also a function that puts them back among the others, which `count` physics steps have passed by.
         """
-        roots = self._roots(state, path)
         near, around, homes, slots = {}, {}, {}, {}
         for name, physics in self._boxes.items():
             boxes = state.boxes[name]
-            slots[name] = physics.choose(boxes, roots)
+            slots[name] = physics.choose(boxes, reach)
             near[name] = jax.tree.map(lambda x, at=slots[name]: x[at], boxes)
             around[name] = self._near_places(near[name].pos[0, :2], places)
             homes[name] = state.home.get(name, jnp.zeros((len(boxes.pos), 3)))[slots[name]]
@@ -310,35 +316,35 @@ class Physics:
             near[name] = jax.lax.top_k(-distance, min(NEAREST, len(distance)))[1]
         return near
 
-    def _meets_obstacles(self, path: jax.Array, places: dict[str, jax.Array]) -> jax.Array:
-        """Whether the robot may touch what stands still on its way [steps, ...], bool []."""
-        travel = short.max(short.norm(path[:, :2] - path[0, :2], -1), 0)
+    def _reach(self, path: jax.Array) -> Reach:
+        """What holds the robot on its way [steps, nq]: balls about the middles between where its own begin and end."""
+        centres = self._robot.cover(path)
+        middle = (centres[0] + centres[-1]) / 2
+        away = short.max(short.sum((centres - middle) ** 2, -1), 0)
+        return Reach(middle, self._robot.cover_radii + jnp.sqrt(away))
+
+    def _meets_obstacles(self, reach: Reach, places: dict[str, jax.Array]) -> jax.Array:
+        """Whether what stands still is in the robot's reach, bool []."""
         meets = jnp.zeros((), bool)
         for name, obstacle in self._obstacles.items():
-            distance = short.norm(places[name] - path[0, :2], -1)
-            meets |= short.any(distance < self._radius + obstacle.radius + travel, 0)
+            distance = short.norm(places[name][:, None] - reach.centres[:, :2], -1)
+            meets |= short.any(short.any(distance < reach.radii + obstacle.radius, -1), 0)
         return meets
 
-    def _meets_boxes(self, state: PhysicsState, path: jax.Array, margin: float | jax.Array = 0.0) -> jax.Array:
-        """Whether boxes come within a margin of the robot on its way [steps, ...], or move without it: bool []."""
-        roots = self._roots(state, path)
+    def _meets_boxes(self, state: PhysicsState, reach: Reach, margin: float | jax.Array = 0.0) -> jax.Array:
+        """Whether boxes come within a margin of the robot's reach, or move by themselves: bool []."""
         meets = jnp.zeros((), bool)
         for name, physics in self._boxes.items():
             boxes = state.boxes[name]
-            meets |= short.any((physics.clearance(boxes, roots) < margin) | physics.awake(boxes), 0)
+            meets |= short.any((physics.clearance(boxes, reach) < margin) | physics.awake(boxes), 0)
         return meets
 
-    def _roots(self, state: PhysicsState, path: jax.Array) -> jax.Array:
-        """Where the robot's root is on its path, float32 [steps, 3]: at the height at which it is now."""
-        height = jnp.full((len(path), 1), self._robot.frames(state.qpos, state.qvel).pos[0, 2])
-        return jnp.concatenate([path[:, :2], height], axis=1)
-
     def _interact(
-        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], path: jax.Array, count: jax.Array
+        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], reach: Reach, count: jax.Array
     ) -> tuple[PhysicsState, Motion]:
-        """One environment step with everything that can touch a robot which would go this path if nothing did."""
+        """One environment step with everything that can touch a robot whose reach would be this if nothing did."""
         obstacles = self._near_places(state.qpos[:2], places)
-        near, around, homes, put_back = self._choose(state, path, places, count)
+        near, around, homes, put_back = self._choose(state, reach, places, count)
 
         def substep(carry, index):
             qpos, qvel, near, _ = carry

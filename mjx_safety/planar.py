@@ -43,6 +43,7 @@ class PlanarBody:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles = obstacles
+        self._cover, self.cover_radii = scene.cover(model)
         # MuJoCo takes the larger coefficient of two geoms; the Point's sphere has more than the default.
         self._rolling = np.maximum(model.geom_friction[:, 2], contact.FRICTION[4]).astype(np.float32).tolist()
         self._height = float(model.body_pos[1, 2])
@@ -65,6 +66,14 @@ class PlanarBody:
             linvel=jnp.stack([qvel[0], qvel[1], zero])[None],
             angvel=jnp.stack([zero, zero, qvel[2]])[None],
         )
+
+    def cover(self, path: jax.Array) -> jax.Array:
+        """Centres of the balls that hold the robot at joint positions [steps, 3]: float32 [steps, balls, 3], metres."""
+        x, y, yaw = path[:, :1], path[:, 1:2], path[:, 2:]
+        cos, sin = jnp.cos(yaw), jnp.sin(yaw)
+        ahead, left, up = self._cover.T
+        at = x + cos * ahead - sin * left, y + sin * ahead + cos * left, jnp.zeros_like(x) + (self._height + up)
+        return jnp.stack(at, -1)
 
     def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int, places: tuple = ()):
         """Physics steps under one command.

@@ -12,7 +12,7 @@ import pytest
 from mjx_safety import collide_box, robots, scene
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind, hover
 from mjx_safety.collide import Solid
-from mjx_safety.contact import Frames, Obstacle, Shape
+from mjx_safety.contact import Frames, Obstacle, Reach, Shape
 from mjx_safety.planar import PlanarBody
 
 VASE = Kind(parts=(((0.0, 0.0, 0.0), (0.1, 0.1, 0.1)),), density=0.001, slots=3)
@@ -60,7 +60,7 @@ class Compiled:
     """A kind's functions, compiled once."""
 
     def __init__(self, kind: Kind, shapes=POINT, obstacles=(), invweight=(128.5,)):
-        self.physics = BoxPhysics(kind, shapes, obstacles, DT, 10, invweight, robot_mass=1.0, robot_radius=0.3)
+        self.physics = BoxPhysics(kind, shapes, obstacles, DT, 10, invweight, robot_mass=1.0)
         self.advance = jax.jit(self.physics.advance)
         self.contacts = jax.jit(self.physics.contacts)
 
@@ -342,9 +342,11 @@ def test_the_robot_s_neighbours_and_moving_boxes_get_the_slots():
     pos = np.array([[x, 2.0, REST] for x in np.arange(6.0)])
     pos[4] = [0.2, 0.0, REST]
     state = at(pos, linvel=np.eye(6)[1][:, None] * [[0.3, 0.0, 0.0]])
-    path = f32([[0.0, 0.0, 0.1], [0.01, 0.0, 0.1]])
-    np.testing.assert_array_equal(physics.clearance(state, path) < 0, np.arange(6) == 4)
-    assert physics.choose(state, path)[:2].tolist() == [4, 1]
+    reach = Reach(f32([[-1.0, 0.0, 0.1], [0.005, 0.0, 0.1]]), f32([0.1, 0.105]))
+    clearance = physics.clearance(state, reach)
+    np.testing.assert_allclose(clearance[4], 0.2 - 0.1 - 0.005 - 0.105, atol=1e-6)
+    np.testing.assert_array_equal(clearance < 0, np.arange(6) == 4)
+    assert physics.choose(state, reach)[:2].tolist() == [4, 1]
 
 
 def gremlin_world() -> mujoco.MjModel:

@@ -1,6 +1,7 @@
 """The robots' dynamics beside C MuJoCo on the very same models: closed forms and our own solver in float32."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from mujoco import mjx
 from mjx_safety import collide, scene, spatial
 from mjx_safety.articulated import Articulated
 from mjx_safety.contact import Obstacle
+from mjx_safety.physics import Physics
 from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import CAR, DOGGO, POINT
 
@@ -224,6 +226,27 @@ def test_a_push_is_an_external_force(name):
         expected.append(data.qacc.copy())
     errors = relative(compiled(name).forces(*states(name), nowhere(), push).qacc, np.array(expected))
     assert (np.quantile(errors, [0.5, 0.9]) < TOLERANCE[name]).all()
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_robot_stays_within_its_reach(name):
+    path, _, _ = compiled(name).roll(*states(name))
+    reach = jax.jit(jax.vmap(Physics(ROBOTS[name], (), 10)._reach))(jnp.asarray(path))
+    corners = np.array(list(itertools.product((-1, 1), repeat=3)))
+    model, slack = world(name), []
+    own = [geom for geom in range(model.ngeom) if model.body_rootid[model.geom_bodyid[geom]] == 1]
+    for i, k in itertools.product(range(BATCH), (0, 4, 10)):
+        data = mujoco.MjData(model)
+        data.qpos[:] = path[i, k]
+        mujoco.mj_kinematics(model, data)
+        for geom in own:
+            size, box = model.geom_size[geom], model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_BOX
+            half, skin = (size, 0.0) if box else (np.array([0.0, 0.0, size[1]]), size[0])
+            points = data.geom_xpos[geom] + (corners * half) @ data.geom_xmat[geom].reshape(3, 3).T
+            away = np.linalg.norm(points[:, None] - reach.centres[i], axis=-1).max(axis=0)
+            slack.append((reach.radii[i] - away - skin).max())
+    assert min(slack) > -1e-5
+    assert min(slack) < (1e-3 if name == "Point" else 0.1)  # and the balls are hardly larger than they must be
 
 
 @pytest.mark.parametrize("name", ROBOTS)
