@@ -95,9 +95,9 @@ class Physics:
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
-        # The share of steps in which a Point meets something: it seldom meets a thing, and stays with what is heavy.
+        # About the share of steps in which a Point meets something.
         num_things = sum(kind.num for kind in objects if kind.name in {*self._obstacles, *kinds})
-        self._fraction = 32 if self._heavy else max(16, 320 // max(2, num_things))
+        self._fraction = max(16, 320 // max(2, num_things))
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
         self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
@@ -183,6 +183,8 @@ class Physics:
         if not contacts:
             return alone
         args = state, ctrl, places, reach, jnp.int32(self._frame_skip)
+        if self._heavy:  # random actions seldom meet it, policies push it most of the time
+            return sparse.cond(meets, self._interact, args, alone, fraction=128, larger=8)
         return sparse.cond(meets, self._interact, args, alone, fraction=self._fraction)
 
     def _step_apart(self, state, ctrl, places, count):

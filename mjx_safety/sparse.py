@@ -7,6 +7,7 @@ scatters the results back. With nothing to do the loop does not run at all. `unt
 tried until it succeeds.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,13 @@ import jax.numpy as jnp
 
 from mjx_safety.batching import batched
 
+FULL = 3  # a large chunk is worth it where a third of it is in need, measured with the push box's solver
 LANES = 8  # float32 in a CPU's vector: what is left over takes a loop of its own, slower and rounded otherwise
 
 
-def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int) -> Any:
+def cond(
+    pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int, larger: int = 1
+) -> Any:
     """`fn(*args)` where `pred` holds, else `otherwise`.
 
     Args:
@@ -28,13 +32,14 @@ def cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *
       otherwise: pytree with the structure, shapes and dtypes of `fn`'s result.
       fraction: a batch of N is worked off in chunks of about N / fraction, a multiple of `LANES`: about the share that
         needs the work.
+      larger: chunks are so many times as large while there is enough for them; `fn` is then compiled twice.
 
     Returns:
       A pytree like `otherwise`.
     """
 
     def many(pred, args, otherwise):
-        return batch_cond(pred, fn, args, otherwise, fraction=fraction)
+        return batch_cond(pred, fn, args, otherwise, fraction=fraction, larger=larger)
 
     def one(pred, args, otherwise):
         return jax.lax.cond(pred, lambda: fn(*args), lambda: otherwise)
@@ -83,27 +88,33 @@ def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: 
     return batched(many)(key, *args)
 
 
-def batch_cond(pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int) -> Any:
+def batch_cond(
+    pred: jax.Array, fn: Callable[..., Any], args: tuple, otherwise: Any, *, fraction: int, larger: int = 1
+) -> Any:
     """`cond` of a batch: `pred` bool [N], and pytrees with that leading axis; `fn`, of one, may close over anything."""
     num = pred.shape[0]
     chunk = _chunk(num, fraction)
+    sizes = sorted({chunk, min(num, chunk * larger)}, reverse=True)
     count = pred.sum(dtype=jnp.int32)
     # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
     rows = jnp.nonzero(pred, size=num, fill_value=num)[0].astype(jnp.int32)
-    rows = jnp.concatenate([rows, jnp.full(chunk, num, jnp.int32)])
+    rows = jnp.concatenate([rows, jnp.full(sizes[0], num, jnp.int32)])
 
-    def more(carry):
-        return carry[0] < count
-
-    def work(carry):
+    def work(size, carry):
         start, result = carry
-        picked = jax.lax.dynamic_slice(rows, (start,), (chunk,))
+        picked = jax.lax.dynamic_slice(rows, (start,), (size,))
         gathered = jax.tree.map(lambda x: jnp.take(x, picked, axis=0, mode="clip"), args)
         out = jax.vmap(fn)(*gathered)
         result = jax.tree.map(lambda r, o: r.at[picked].set(o, mode="drop"), result, out)
-        return start + chunk, result
+        return start + size, result
 
-    return jax.lax.while_loop(more, work, (jnp.int32(0), otherwise))[1]
+    carry = jnp.int32(0), otherwise
+    for size in sizes:
+        least = 1 if size == chunk else size // FULL
+        carry = jax.lax.while_loop(
+            lambda carry, least=least: count - carry[0] >= least, functools.partial(work, size), carry
+        )
+    return carry[1]
 
 
 def _chunk(num: int, fraction: int) -> int:

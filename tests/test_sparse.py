@@ -56,6 +56,25 @@ def test_arguments_shared_by_the_batch():
     np.testing.assert_allclose(got["value"], np.where(pred, np.sqrt(x) + 2.0, -x), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("needed", "sizes"), [(0, []), (9, [8, 8]), (10, [32]), (41, [32, 8, 8]), (45, [32, 32]), (64, [32, 32])]
+)
+def test_large_chunks_come_first_where_they_are_worth_it(needed, sizes):
+    seen = []
+
+    def together(_, __, x):
+        jax.debug.callback(lambda values: seen.append(len(values)), x)
+        return x + 1, True
+
+    work = jax.custom_batching.custom_vmap(lambda x: x + 1)
+    work.def_vmap(together)
+    pred = jnp.arange(64) % 64 < needed
+    out = jax.vmap(lambda p, x: sparse.cond(p, work, (x,), otherwise=x, fraction=8, larger=4))(pred, jnp.arange(64.0))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(out, np.arange(64.0) + np.asarray(pred))
+    assert seen == sizes
+
+
 def test_works_off_only_the_rows_in_need():
     calls = []
 
