@@ -195,10 +195,10 @@ def more_hazards(task: Task) -> Task:
 
 
 def training(name: str, env: Env, num_envs: int, num_agents: int = 1) -> Program:
-    """Updates of the default preset, on as many devices as share its agents, or the groups of its one agent.
+    """Updates of the default preset by agents who share `num_envs`, on as many devices as they or their groups can use.
 
-    The more environments an agent has, the fewer steps of each it takes: a fleet's updates are as many steps as the
-    preset's. The first updates are not timed, see `WARM_UP`.
+    An update takes the preset's batch of steps in all: the more environments, the fewer steps of each. The first
+    updates are not timed, see `WARM_UP`.
     """
     config = preset()
     num_steps = max(1, config.batch_size // num_envs // config.num_minibatches) * config.num_minibatches

@@ -140,7 +140,7 @@ class Articulated:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles, self._iterations, self._contacts = obstacles, iterations, contacts
-        _, self.cover_radii = scene.cover(model)
+        self.cover_radii = np.array([scene.radius(model)], np.float32)
         self._friction = np.array(contact.FRICTION[:frictions], np.float32)[:, None, None]
         self._read_tree(model)
         self._read_joints(model)
@@ -808,7 +808,7 @@ class Articulated:
         return tuple(counts)
 
     def cover(self, path: jax.Array) -> jax.Array:
-        """Centres of the balls that hold the robot at positions [steps, nq]: float32 [steps, balls, 3], metres."""
+        """Centre of the ball that holds the robot at joint positions [steps, nq]: float32 [steps, 1, 3], metres."""
         return path[:, None, :3]
 
     def frames(self, qpos: jax.Array, qvel: jax.Array) -> Frames:

@@ -187,6 +187,7 @@ class BoxPhysics:
         signs = np.array([[x, y, -1] for x in (-1, 1) for y in (-1, 1)])
         feet = (centres[:, None] + signs * halves[:, None]).reshape(-1, 3)
         self._feet = list(feet.T.astype(np.float32)[..., None, None])
+        self._corner = float(np.linalg.norm(np.abs(centres) + halves, axis=1).max())  # from the middle, metres
         self._groups = _groups(shapes)
         self._weight = 1 + self.mass * np.array(invweight, np.float32)
         self._iterations = ITERATIONS[len(kind.parts) > 1]
@@ -194,12 +195,7 @@ class BoxPhysics:
         self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k, hover(kind)) for k in steps), strict=True)]
 
     def clearance(self, boxes: Boxes, reach: Reach) -> jax.Array:
-        """Distance between the robot and each box, metres [n]: below 0 they may touch.
-
-        Args:
-          boxes: before the step.
-          reach: of the robot within the step.
-        """
+        """Distance between the robot's reach within a step and each box as it is before, metres [n]."""
         now = _components(boxes)
         centres = list(reach.centres.T[:, :, None])  # [balls, n]
         local = back(spatial.quat_mat(now.quat), add(centres, scale(now.pos, -1.0)))
@@ -214,13 +210,20 @@ class BoxPhysics:
             return jnp.zeros(boxes.pos.shape[0], bool)
         return _awake(boxes.linvel, boxes.angvel)
 
-    def choose(self, boxes: Boxes, reach: Reach) -> jax.Array:
-        """The boxes worth a slot, int32 [slots]: those the robot may touch, then moving ones and their neighbours."""
-        clearance = self.clearance(boxes, reach)
+    def drift(self, before: Boxes, after: Boxes, time: float) -> jax.Array:
+        """How far any point of each gliding box gets in some seconds, metres [n], turning no faster than at first."""
+        return short.norm(after.pos - before.pos, -1) + time * self._corner * short.norm(before.angvel, -1)
+
+    def choose(self, boxes: Boxes, clearance: jax.Array) -> jax.Array:
+        """The boxes worth a slot, int32 [slots].
+
+        Those the robot may touch, which clear it by less than 0 metres [n]; then those nearest to it or to what moves.
+        """
         offset = boxes.pos[:, None] - boxes.pos
         distance = short.norm(offset, -1)
         to_moving = short.min(jnp.where(self.awake(boxes), distance, jnp.inf), 1)  # 0 for moving ones
-        urgency = jnp.where(clearance < 0, -clearance, -10.0 - jnp.minimum(to_moving, 10.0))
+        waiting = -10.0 - jnp.minimum(jnp.minimum(to_moving, clearance), 10.0)
+        urgency = jnp.where(clearance < 0, -clearance, waiting)
         return jax.lax.top_k(urgency, min(self._kind.slots, len(clearance)))[1]
 
     def settle(self, boxes: Boxes) -> Boxes:

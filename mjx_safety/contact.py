@@ -48,7 +48,7 @@ class Frames(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Balls that hold the robot within a step.
+    """Balls that hold the robot all along a step in which nothing touches it.
 
     Attributes:
       centres: float32 [balls, 3], metres.

@@ -17,7 +17,8 @@ from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import Robot
 
 NEAREST = 2  # obstacles of a kind that anything can touch within one environment step
-REBOUND = 0.03  # metres that an obstacle may throw the robot off its free way within one environment step
+REBOUND = 1.5  # m/s by which an obstacle may throw the Point off its free way: its top speed, thrust over drag
+SELDOM = 320  # environment steps of the Point in which it meets a given thing about once, measured under random actions
 _FAR = 1e6  # where the places of missing obstacles are
 
 
@@ -95,9 +96,8 @@ class Physics:
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
-        # About the share of steps in which a Point meets something.
-        num_things = sum(kind.num for kind in objects if kind.name in {*self._obstacles, *kinds})
-        self._fraction = max(16, 320 // max(2, num_things))
+        num_things = sum(kind.num for kind in objects if kind.obstacle() or kind.boxes())
+        self._fraction = max(16, SELDOM // max(2, num_things))
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
         self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
@@ -170,7 +170,8 @@ class Physics:
             return self._interact(state, ctrl, places, reach, count)
         meets = self._meets_obstacles(reach, places)
         if self._heavy:  # it takes long to solve, and is rarely where the robot meets an obstacle
-            obstructed, meets = meets, self._meets_boxes(state, reach, jnp.where(meets, REBOUND, 0.0))
+            rebound = REBOUND * self.step_time
+            obstructed, meets = meets, self._meets_boxes(state, reach, jnp.where(meets, rebound, 0.0))
             end, contacts = self._pass(self._arrive, obstructed & ~meets, state, ctrl, places, end, fraction=64)
         else:
             meets |= self._meets_boxes(state, reach)
@@ -203,8 +204,9 @@ class Physics:
         boxes = state.boxes | self._glide(state, self._frame_skip)
         touched = {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
         if boxes:
-            args = state, qpos, qvel, places, jnp.int32(self._frame_skip) if count is None else count
-            meets = self._meets_boxes(state, self._reach(qpos)) | (count is not None)
+            reach = self._reach(qpos)
+            args = state, qpos, qvel, reach, places, jnp.int32(self._frame_skip) if count is None else count
+            meets = self._meets_boxes(state, reach) | (count is not None)
             boxes, touched = sparse.cond(meets, self._push, args, (boxes, touched), fraction=16)
         after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, time)
         return after, Motion(forces, contacts | touched)
@@ -231,9 +233,9 @@ class Physics:
         (path, vels, forces), contacts = self._roll_among(qpos, qvel, ctrl, places)
         return (path[-1], vels[-1], forces), contacts
 
-    def _push(self, state, qpos, qvel, places, count):
+    def _push(self, state, qpos, qvel, reach, places, count):
         """The boxes beside a robot on its path, and its contact points with them in the end."""
-        near, around, homes, put_back = self._choose(state, self._reach(qpos), places, count)
+        near, around, homes, put_back = self._choose(state, reach, places, count)
 
         def substep(near, robot):
             index, qpos, qvel, later = robot
@@ -257,7 +259,7 @@ class Physics:
         near, around, homes, slots = {}, {}, {}, {}
         for name, physics in self._boxes.items():
             boxes = state.boxes[name]
-            slots[name] = physics.choose(boxes, reach)
+            slots[name] = physics.choose(boxes, self._clearance(state, name, reach))
             near[name] = jax.tree.map(lambda x, at=slots[name]: x[at], boxes)
             around[name] = self._near_places(near[name].pos[0, :2], places)
             homes[name] = state.home.get(name, jnp.zeros((len(boxes.pos), 3)))[slots[name]]
@@ -319,7 +321,7 @@ class Physics:
         return near
 
     def _reach(self, path: jax.Array) -> Reach:
-        """What holds the robot on its way [steps, nq]: balls about the middles between where its own begin and end."""
+        """The balls that cover the robot, moved to the middles of their ways and grown to hold them; [steps, nq]."""
         centres = self._robot.cover(path)
         middle = (centres[0] + centres[-1]) / 2
         away = short.max(short.sum((centres - middle) ** 2, -1), 0)
@@ -334,12 +336,20 @@ class Physics:
         return meets
 
     def _meets_boxes(self, state: PhysicsState, reach: Reach, margin: float | jax.Array = 0.0) -> jax.Array:
-        """Whether boxes come within a margin of the robot's reach, or move by themselves: bool []."""
+        """Whether boxes come within a margin of the robot's reach, or are awake: bool []."""
         meets = jnp.zeros((), bool)
         for name, physics in self._boxes.items():
-            boxes = state.boxes[name]
-            meets |= short.any((physics.clearance(boxes, reach) < margin) | physics.awake(boxes), 0)
+            near = self._clearance(state, name, reach) < margin
+            meets |= short.any(near | physics.awake(state.boxes[name]), 0)
         return meets
+
+    def _clearance(self, state: PhysicsState, name: str, reach: Reach) -> jax.Array:
+        """Room that is left between the robot and each box of a kind within the step, metres [n]."""
+        physics, boxes = self._boxes[name], state.boxes[name]
+        clearance = physics.clearance(boxes, reach)
+        if name in state.home:
+            clearance -= physics.drift(boxes, self._glide(state, self._frame_skip)[name], self.step_time)
+        return clearance
 
     def _interact(
         self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], reach: Reach, count: jax.Array

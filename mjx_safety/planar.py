@@ -43,7 +43,8 @@ class PlanarBody:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles = obstacles
-        self._cover, self.cover_radii = scene.cover(model)
+        self._cover = model.geom_pos.astype(np.float32)
+        self.cover_radii = model.geom_rbound.astype(np.float32)
         # MuJoCo takes the larger coefficient of two geoms; the Point's sphere has more than the default.
         self._rolling = np.maximum(model.geom_friction[:, 2], contact.FRICTION[4]).astype(np.float32).tolist()
         self._height = float(model.body_pos[1, 2])
@@ -68,7 +69,7 @@ class PlanarBody:
         )
 
     def cover(self, path: jax.Array) -> jax.Array:
-        """Centres of the balls that hold the robot at joint positions [steps, 3]: float32 [steps, balls, 3], metres."""
+        """Centres of balls round the shapes at joint positions [steps, 3], float32 [steps, shapes, 3], metres."""
         x, y, yaw = path[:, :1], path[:, 1:2], path[:, 2:]
         cos, sin = jnp.cos(yaw), jnp.sin(yaw)
         ahead, left, up = self._cover.T

@@ -87,14 +87,7 @@ def shapes(model: mujoco.MjModel) -> tuple[Shape, ...]:
     )
 
 
-def cover(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Balls fixed to the robot's root that hold it in every pose: centres [balls, 3] in its frame, radii, metres."""
-    if model.nbody == 2:  # a single body
-        return model.geom_pos.astype(np.float32), model.geom_rbound.astype(np.float32)
-    return np.zeros((1, 3), np.float32), np.array([_radius(model)], np.float32)
-
-
-def _radius(model: mujoco.MjModel) -> float:
+def radius(model: mujoco.MjModel) -> float:
     """Radius round the robot's root of the ball that holds it in every pose, metres."""
     chain = np.zeros(model.nbody)  # from the root to a body's origin, joints wherever they are
     for body in range(2, model.nbody):

@@ -2,7 +2,7 @@
 
 `jax.lax.cond` becomes a select when it is batched, so every environment pays for both branches. Most of what an
 environment step may have to do is rare: a new episode, a new goal, a collision. `cond` gathers the environments
-whose predicate holds into small chunks, runs the function on one chunk after the other in a `while_loop`, and
+whose predicate holds into chunks, runs the function on one chunk after the other in a `while_loop`, and
 scatters the results back. With nothing to do the loop does not run at all. `until` does the same for what has to be
 tried until it succeeds.
 """
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mjx_safety.batching import batched
 
-FULL = 3  # a large chunk is worth it where a third of it is in need, measured with the push box's solver
+WORTH = 1 / 3  # share of a large chunk that must need the work, measured with the push box's solver
 LANES = 8  # float32 in a CPU's vector: what is left over takes a loop of its own, slower and rounded otherwise
 
 
@@ -94,7 +94,7 @@ def batch_cond(
     """`cond` of a batch: `pred` bool [N], and pytrees with that leading axis; `fn`, of one, may close over anything."""
     num = pred.shape[0]
     chunk = _chunk(num, fraction)
-    sizes = sorted({chunk, min(num, chunk * larger)}, reverse=True)
+    sizes = sorted({chunk, chunk * max(1, min(larger, num // chunk))}, reverse=True)
     count = pred.sum(dtype=jnp.int32)
     # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
     rows = jnp.nonzero(pred, size=num, fill_value=num)[0].astype(jnp.int32)
@@ -110,7 +110,7 @@ def batch_cond(
 
     carry = jnp.int32(0), otherwise
     for size in sizes:
-        least = 1 if size == chunk else size // FULL
+        least = 1 if size == chunk else int(size * WORTH)
         carry = jax.lax.while_loop(
             lambda carry, least=least: count - carry[0] >= least, functools.partial(work, size), carry
         )

@@ -180,6 +180,20 @@ def test_gremlins_circle_late_and_just_inside_their_circles():
             state = task.step(state, jnp.zeros(2))
 
 
+def test_a_gremlin_that_glides_into_a_robot_at_rest_costs_at_once():
+    task = compiled("PointButton1")
+    state = task.set_world(button_world(), jax.random.key(0))
+    for _ in range(314):  # once round: it now moves along x
+        state = task.step(state, jnp.zeros(2))
+    world = task.get_world(state) | {"robot_pos": jnp.array([0.0, 0.0, 0.1])}
+    gap = jnp.array([0.0015, 0.003, 0.02])
+    for last, distance in enumerate(gap):
+        shift = jnp.array([-0.2 - distance, 0.0, 0.0]) - world["gremlins_pos"][3].at[2].set(0.0)
+        beside = {name: world[name].at[3].add(shift) for name in ("gremlins_pos", "gremlins_center")}
+        after = task.step(task.set_world(world | beside, jax.random.key(0)), jnp.zeros(2))
+        assert (after.costs["cost_gremlins"] > 0) == (last < 2)
+
+
 def test_the_heading_of_a_pushed_gremlin_s_target_can_be_told_from_its_pose():
     """A robot stands in the way of gremlins; the world is told without `gremlins_yaw`, as recordings have it."""
     task = compiled("PointButton1")

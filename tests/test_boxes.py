@@ -346,7 +346,23 @@ def test_the_robot_s_neighbours_and_moving_boxes_get_the_slots():
     clearance = physics.clearance(state, reach)
     np.testing.assert_allclose(clearance[4], 0.2 - 0.1 - 0.005 - 0.105, atol=1e-6)
     np.testing.assert_array_equal(clearance < 0, np.arange(6) == 4)
-    assert physics.choose(state, reach)[:2].tolist() == [4, 1]
+    assert physics.choose(state, clearance)[:3].tolist() == [4, 1, 0]  # 0 is next to 1, which moves
+    still = state.replace(linvel=jnp.zeros((6, 3)))
+    assert physics.choose(still, clearance + 1.0)[:3].tolist() == [4, 0, 1]
+
+
+def test_clearance_is_that_of_the_nearest_part_of_a_turned_box():
+    parts = (
+        ((0.0, 0.0, 0.0), (0.2, 0.2, 0.2)),
+        ((0.2, 0.2, 0.0), (0.1, 0.1, 0.2)),
+        ((-0.2, 0.2, 0.0), (0.1, 0.1, 0.2)),
+    )
+    physics = compiled(VASE._replace(parts=parts, slots=1)).physics
+    state = at([[1.0, 0.0, 0.2]], quat=[[np.cos(np.pi / 4), 0.0, 0.0, np.sin(np.pi / 4)]])  # a quarter turn: y is -x
+    notch, column = [0.75, 0.0, 0.2], [0.65, 0.2, 0.2]
+    for centre, gap in ((notch, 0.05), (column, 0.05)):
+        clearance = physics.clearance(state, Reach(f32([centre]), f32([0.01])))
+        np.testing.assert_allclose(clearance, [gap - 0.01], atol=1e-6)
 
 
 def gremlin_world() -> mujoco.MjModel:

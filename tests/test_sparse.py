@@ -57,9 +57,19 @@ def test_arguments_shared_by_the_batch():
 
 
 @pytest.mark.parametrize(
-    ("needed", "sizes"), [(0, []), (9, [8, 8]), (10, [32]), (41, [32, 8, 8]), (45, [32, 32]), (64, [32, 32])]
+    ("num", "needed", "sizes"),
+    [
+        (64, 0, []),
+        (64, 9, [8, 8]),
+        (64, 10, [32]),
+        (64, 41, [32, 8, 8]),
+        (64, 64, [32, 32]),
+        (44, 44, [32, 32]),
+        (20, 20, [16, 8]),
+        (5, 5, [5]),
+    ],
 )
-def test_large_chunks_come_first_where_they_are_worth_it(needed, sizes):
+def test_large_chunks_come_first_where_they_are_worth_it(num, needed, sizes):
     seen = []
 
     def together(_, __, x):
@@ -68,10 +78,13 @@ def test_large_chunks_come_first_where_they_are_worth_it(needed, sizes):
 
     work = jax.custom_batching.custom_vmap(lambda x: x + 1)
     work.def_vmap(together)
-    pred = jnp.arange(64) % 64 < needed
-    out = jax.vmap(lambda p, x: sparse.cond(p, work, (x,), otherwise=x, fraction=8, larger=4))(pred, jnp.arange(64.0))
+    pred = jnp.arange(num) * 37 % num < needed
+    out = jax.vmap(lambda p, x: sparse.cond(p, work, (x,), otherwise=x, fraction=8, larger=4))(
+        pred, jnp.arange(float(num))
+    )
     jax.effects_barrier()
-    np.testing.assert_array_equal(out, np.arange(64.0) + np.asarray(pred))
+    np.testing.assert_array_equal(out, np.arange(num) + np.asarray(pred))
+    assert pred.sum() == needed
     assert seen == sizes
 
 
