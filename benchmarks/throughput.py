@@ -39,6 +39,7 @@ from mjx_safety.env import Impl
 Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "fleet", "c_mujoco"]
 STEPPING = "stepping"
 NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, FLEET, C_MUJOCO = get_args(Beside)
+RATIOS = {STEPPING: "stepping", PHYSICS: "physics", TRAINING: "training", C_MUJOCO: "C"}  # as headed in the table
 FIRST_STEP = "first_step"
 ON_DEVICES = f"{STEPPING}_on_"  # and how many
 PACKAGES = "jax", "jaxlib", "mujoco", "mujoco-mjx", "warp-lang", "mjx_safety"
@@ -176,10 +177,7 @@ def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str,
             "env_steps_per_s_min": min(rates[program.name]),
             "env_steps_per_s_max": max(rates[program.name]),
             "physics_steps_per_s": statistics.median(rates[program.name]) * frame_skip,
-            "ratio_to_stepping": ratio(program.name, STEPPING),
-            "ratio_to_physics": ratio(program.name, PHYSICS),
-            "ratio_to_training": ratio(program.name, TRAINING),
-            "ratio_to_c_mujoco": ratio(program.name, C_MUJOCO),
+            **{f"ratio_to_{name}": ratio(program.name, name) for name in RATIOS},
             # Of the time of stepping; layouts for the episodes to come are most of it.
             "auto_reset_share": 1.0 - without if without is not None and program.name == STEPPING else None,
             "rounds": args.rounds,
@@ -220,16 +218,17 @@ def load_average() -> tuple[float, ...] | None:
 def table(rows: list[dict[str, Any]]) -> Table:
     """The measurements for the eye, rates per second."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    ratios = "x stepping", "x physics", "x training", "x C"
+    ratios = {f"x {head}": f"ratio_to_{name}" for name, head in RATIOS.items()}
     for name in ("task", "impl", "envs", "program", "steps/s", *ratios, "compile"):
         table.add_column(name, justify="left" if name in ("task", "impl", "program") else "right", no_wrap=True)
-    keys = "ratio_to_stepping", "ratio_to_physics", "ratio_to_training", "ratio_to_c_mujoco"
     for row in rows:
         what = row["task"], row["impl"], str(row["num_envs"]), row["benchmark"]
         if row["benchmark"] == FIRST_STEP:
-            table.add_row(*what, *[""] * 5, f"{row['first_step_s']:.0f} s, {row['first_step_cached_s']:.0f} s")
+            table.add_row(
+                *what, "", *[""] * len(ratios), f"{row['first_step_s']:.0f} s, {row['first_step_cached_s']:.0f} s"
+            )
             continue
-        beside = ("" if row[name] is None else f"{row[name]:.2f}" for name in keys)
+        beside = ("" if row[name] is None else f"{row[name]:.2f}" for name in ratios.values())
         compile_s = f"{row['compile_s']:.0f} s" if "compile_s" in row else ""
         table.add_row(*what, short(row["env_steps_per_s"]), *beside, compile_s)
     return table

@@ -97,7 +97,9 @@ class Physics:
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
         num_things = sum(kind.num for kind in objects if kind.obstacle() or kind.boxes())
-        self._fraction = max(16, SELDOM // max(2, num_things))
+        # Random actions seldom meet what is heavy, policies push it most of the time.
+        light = {"fraction": max(16, SELDOM // max(2, num_things))}
+        self._chunks = {"fraction": 128, "larger": 8} if self._heavy else light
         self._frame_skip = frame_skip
         self._mass_centres = model.body_ipos[1:].astype(np.float32)
         self._mass_shares = (model.body_mass[1:] / model.body_mass.sum()).astype(np.float32)
@@ -184,9 +186,7 @@ class Physics:
         if not contacts:
             return alone
         args = state, ctrl, places, reach, jnp.int32(self._frame_skip)
-        if self._heavy:  # random actions seldom meet it, policies push it most of the time
-            return sparse.cond(meets, self._interact, args, alone, fraction=128, larger=8)
-        return sparse.cond(meets, self._interact, args, alone, fraction=self._fraction)
+        return sparse.cond(meets, self._interact, args, alone, **self._chunks)
 
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
