@@ -1,7 +1,14 @@
-"""How many kernels a compiled program launches, counted in the text of its optimized HLO."""
+"""How many kernels a program launches: counted in the text of its optimized HLO, or as a GPU runs them."""
 
+import gzip
+import json
 import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
+
+import jax
 
 # These launch nothing themselves: loops, branches and calls count as what is in them.
 _SILENT = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier"}
@@ -22,6 +29,34 @@ class Kernels(NamedTuple):
 
     outside: int
     loops: int
+
+
+def launched(work: Callable[[int], None], units: int = 4) -> dict[str, float] | None:
+    """What a GPU runs for a unit of work: how many kernels and copies, and for how long in all; None without a GPU.
+
+    Args:
+      work: does that many units and waits for their end.
+      units: to take the mean of.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            work(units)
+        traces = [json.loads(gzip.decompress(path.read_bytes())) for path in Path(folder).rglob("*.trace.json.gz")]
+    events = [event for trace in traces for event in of_gpu(trace["traceEvents"])]
+    if not events:
+        return None
+    return {"kernels": len(events) / units, "busy_s": sum(event["dur"] for event in events) / 1e6 / units}
+
+
+def of_gpu(events: list[dict]) -> list[dict]:
+    """Those of a profiler's events that are kernels and copies on a GPU's streams; durations "dur" in microseconds."""
+    gpus = {event["pid"] for event in events if "/device:GPU" in str(event.get("args", {}).get("name"))}
+    streams = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event.get("name") == "thread_name" and event["pid"] in gpus and "Stream" in event["args"]["name"]
+    }
+    return [event for event in events if event.get("ph") == "X" and (event["pid"], event["tid"]) in streams]
 
 
 def of_loop(text: str) -> Kernels:

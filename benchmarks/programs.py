@@ -25,7 +25,9 @@ SPAN = 32
 """Steps after which robots that are never reset go back: they would wander away from all that they could touch."""
 MORE_HAZARDS = 10
 FLEET = 8
-"""Agents of the fleet that is timed beside one agent."""
+"""Agents that share the environments of the one beside which they are timed."""
+COPIES = 16
+"""Agents that have as many environments each as the one beside which they are timed."""
 
 
 @dataclasses.dataclass
@@ -194,22 +196,21 @@ def more_hazards(task: Task) -> Task:
     return dataclasses.replace(task, objects=tuple(kinds.values()))
 
 
-def training(name: str, env: Env, num_envs: int, num_agents: int = 1) -> Program:
-    """Updates of the default preset by agents who share `num_envs`, on as many devices as they or their groups can use.
+def training(name: str, env: Env, num_envs: int, num_agents: int = 1, share: float = 1.0) -> Program:
+    """Updates of the default preset by agents of `num_envs` each, on as many devices as they or their groups can use.
 
-    An update takes the preset's batch of steps in all: the more environments, the fewer steps of each. The first
+    An agent's update takes that share of the preset's batch: the more environments, the fewer steps of each. The first
     updates are not timed, see `WARM_UP`.
     """
     config = preset()
-    num_steps = max(1, config.batch_size // num_envs // config.num_minibatches) * config.num_minibatches
-    own = num_envs // num_agents
-    sizes = {"num_envs": own, "num_groups": math.gcd(config.num_groups, own), "num_steps": num_steps}
+    num_steps = max(1, round(share * config.batch_size) // num_envs // config.num_minibatches) * config.num_minibatches
+    sizes = {"num_envs": num_envs, "num_groups": math.gcd(config.num_groups, num_envs), "num_steps": num_steps}
     config = dataclasses.replace(config, **sizes, seeds=tuple(range(num_agents)), updates_per_chunk=1)
     mesh = make_mesh(num_agents, config.num_groups)
     init, update = compile_on(mesh, Trainer(env, config))
     keys, hypers = place_fleet(mesh, config)
     fleet = jax.tree.map(jnp.copy, init(keys, hypers))  # buffers that are shared cannot be donated
-    update, facts = _compile(num_envs // mesh.size, update, fleet, hypers, jnp.int32(1))
+    update, facts = _compile(num_agents * num_envs // mesh.size, update, fleet, hypers, jnp.int32(1))
 
     def work(units: int) -> None:
         nonlocal fleet

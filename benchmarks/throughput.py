@@ -18,7 +18,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,14 +32,14 @@ from rich.table import Table
 import mjx_safety
 from agents import hosts
 from agents.run_directory import append_rows
-from benchmarks import c_mujoco, first_step, programs
+from benchmarks import c_mujoco, first_step, kernels, programs
 from benchmarks.programs import Program
 from mjx_safety import Env
 from mjx_safety.env import Impl
 
-Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "fleet", "c_mujoco"]
+Beside = Literal["no_auto_reset", "physics", "more_hazards", "training", "fleet", "copies", "c_mujoco"]
 STEPPING = "stepping"
-NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, FLEET, C_MUJOCO = get_args(Beside)
+NO_AUTO_RESET, PHYSICS, MORE_HAZARDS, TRAINING, FLEET, COPIES, C_MUJOCO = get_args(Beside)
 RATIOS = {STEPPING: "stepping", PHYSICS: "physics", TRAINING: "training", C_MUJOCO: "C"}  # as headed in the table
 FIRST_STEP = "first_step"
 ON_DEVICES = f"{STEPPING}_on_"  # and how many
@@ -57,12 +58,17 @@ class Args:
     """Batch sizes; a GPU is filled by 16384 and more."""
     programs: tuple[Beside, ...] = (NO_AUTO_RESET, PHYSICS, TRAINING, C_MUJOCO)
     """What is timed in turn with stepping: the same without auto-reset, the bare physics, the task with ten hazards
-    more, the trainer's compiled update, that of eight agents who share the environments, and C MuJoCo on all cores."""
+    more, the trainer's compiled update, that of eight agents who share the environments, that of sixteen with as many
+    environments each, and C MuJoCo on all cores."""
     devices: tuple[int, ...] = ()
     """Also step on so many devices, `num_envs` on each."""
     compile: bool = False
     """Also start a task with the first batch size in fresh processes: seconds to the first step, without and with
     JAX's persistent compilation cache."""
+    compile_threads: int = 1
+    """Programs of a task that are compiled at a time; with several, each takes longer than it would by itself."""
+    profile: bool = False
+    """Also count the kernels that a GPU runs in a step, and the time for which it does."""
     rounds: int = 9
     """Timed rounds of each program, taken in turn."""
     round_seconds: float = 0.1
@@ -91,9 +97,10 @@ def check(args: Args) -> None:
     for field in ("tasks", "impls", "num_envs"):
         if not getattr(args, field):
             raise ValueError(f"{field} is empty; name at least one.")
-    for field, least in (("num_envs", min(args.num_envs)), ("rounds", args.rounds)):
-        if least < 1:
-            raise ValueError(f"{field} is {least}; it must be at least 1.")
+    least = {"num_envs": min(args.num_envs), "rounds": args.rounds, "compile_threads": args.compile_threads}
+    for field, value in least.items():
+        if value < 1:
+            raise ValueError(f"{field} is {value}; it must be at least 1.")
     for number in args.devices:
         if not 1 <= number <= jax.device_count():
             raise ValueError(
@@ -123,36 +130,47 @@ def run(args: Args, console: Console) -> list[dict[str, Any]]:
     for task in args.tasks:
         console.print(f"{task}: compiling ...")
         envs = [mjx_safety.make(task, impl=impl) for impl in args.impls]
+        batches = list(itertools.product(envs, args.num_envs))
+        with ThreadPoolExecutor(args.compile_threads) as pool:
+            waiting = [[pool.submit(build) for build in builders(*batch, args)] for batch in batches]
+            timed = [[program for part in parts for program in part.result()] for parts in waiting]
         reference = [Program(C_MUJOCO, *c_mujoco.rollouts(envs[0]))] if C_MUJOCO in args.programs else []
-        for env, num_envs in itertools.product(envs, args.num_envs):
+        for (env, num_envs), group in zip(batches, timed, strict=True):
             now = moment()
             new = []
             if args.compile and num_envs == args.num_envs[0]:
                 new.append({"benchmark": FIRST_STEP} | first_step.measure(task, env.impl, num_envs))
-            new += measure([*compiled(env, num_envs, args), *reference], args, env.task.frame_skip)
-            new = [{"task": task, "impl": env.impl, "num_envs": num_envs} | row | now | where for row in new]
+            new += measure([*group, *reference], args, env.task.frame_skip)
+            threads = {"compile_threads": args.compile_threads}
+            new = [{"task": task, "impl": env.impl, "num_envs": num_envs} | row | threads | now | where for row in new]
             append_rows(args.output, new)
             rows += new
     return rows
 
 
-def compiled(env: Env, num_envs: int, args: Args) -> list[Program]:
-    """Stepping, and what is timed in turn with it on the device."""
-    stepping = programs.Stepping(env, programs.begin(env, num_envs))
-    timed = [stepping.with_reset(STEPPING)]
-    if NO_AUTO_RESET in args.programs:
-        timed.append(stepping.without_reset(NO_AUTO_RESET))
-    if PHYSICS in args.programs:
-        timed.append(stepping.physics(PHYSICS))
-    if MORE_HAZARDS in args.programs:
+def builders(env: Env, num_envs: int, args: Args) -> list[Callable[[], list[Program]]]:
+    """What compiles stepping, and what is timed in turn with it on the device; in any order, or at once."""
+
+    def stepping() -> list[Program]:
+        stepping = programs.Stepping(env, programs.begin(env, num_envs))
+        timed = [stepping.with_reset(STEPPING)]
+        if NO_AUTO_RESET in args.programs:
+            timed.append(stepping.without_reset(NO_AUTO_RESET))
+        if PHYSICS in args.programs:
+            timed.append(stepping.physics(PHYSICS))
+        return timed + [stepping.on_devices(f"{ON_DEVICES}{number}", number) for number in args.devices]
+
+    def more_hazards() -> list[Program]:
         other = Env(programs.more_hazards(env.task), env.impl)
-        timed.append(programs.Stepping(other, programs.begin(other, num_envs)).with_reset(MORE_HAZARDS))
-    timed += [stepping.on_devices(f"{ON_DEVICES}{number}", number) for number in args.devices]
-    if TRAINING in args.programs:
-        timed.append(programs.training(TRAINING, env, num_envs))
-    if FLEET in args.programs:
-        timed.append(programs.training(FLEET, env, num_envs, programs.FLEET))
-    return timed
+        return [programs.Stepping(other, programs.begin(other, num_envs)).with_reset(MORE_HAZARDS)]
+
+    beside = {
+        MORE_HAZARDS: more_hazards,
+        TRAINING: lambda: [programs.training(TRAINING, env, num_envs)],
+        FLEET: lambda: [programs.training(FLEET, env, num_envs // programs.FLEET, programs.FLEET, 1 / programs.FLEET)],
+        COPIES: lambda: [programs.training(COPIES, env, num_envs, programs.COPIES)],
+    }
+    return [stepping, *(build for name, build in beside.items() if name in args.programs)]
 
 
 def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str, Any]]:
@@ -180,6 +198,7 @@ def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str,
             **{f"ratio_to_{name}": ratio(program.name, name) for name in RATIOS},
             # Of the time of stepping; layouts for the episodes to come are most of it.
             "auto_reset_share": 1.0 - without if without is not None and program.name == STEPPING else None,
+            "on_gpu": kernels.launched(program.work) if args.profile and program.name == STEPPING else None,
             "rounds": args.rounds,
         }
         | program.facts

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from benchmarks.programs import FLEET, MORE_HAZARDS, SPAN, WARM_UP
+from benchmarks.programs import COPIES, FLEET, MORE_HAZARDS, SPAN, WARM_UP
 from benchmarks.throughput import ON_DEVICES, short
 from docs.tables import results, table
 
@@ -30,11 +30,15 @@ within rounds. Compile time is left out.
 - **training**: the trainer's compiled update, acting and learning, on as many devices as the preset has groups, a core
   of a CPU each; stepping is on one.
 - **fleet**: {FLEET} agents that share the environments and train in one program, relative to training.
+- **{COPIES} agents**: the time of an update of {COPIES} agents in one program, relative to that of one of them alone.
 - **x C MuJoCo**: stepping relative to C MuJoCo's bare physics in float64 on all cores.
 - **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
 - **impl**: what computes the physics: [ours or MuJoCo Warp](physics.md).
 - **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
   is something to do. Those in a loop count once, and so does a call of Warp with all its kernels.
+- **run**: kernels and copies that a GPU ran in a step, as its profiler counts them, those in loops each time.
+- **busy**: share of stepping's time for which one of them was running; the rest is their launch, and the host's wait
+  for whether a loop goes on.
 - **first step**: seconds from a task's id to its first step in a fresh process, device started; and again in a second
   process, with JAX's persistent compilation cache from the first (`JAX_COMPILATION_CACHE_DIR`).
 - **devices**: stepping on so many of them, each with a batch of that size, relative to one.
@@ -56,9 +60,13 @@ COMMANDS = (
     ("memory, kernels, first step", "--tasks PointGoal1 --num-envs 1024 --programs --compile"),
     ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
-        "a GPU, not run yet",
-        "--tasks PointGoal1 --impls jax warp --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 "
-        "--compile",
+        "a GPU",
+        "--tasks PointGoal1 --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 "
+        "--compile-threads 16 --profile",
+    ),
+    (
+        f"{COPIES} agents on a GPU",
+        "--tasks PointGoal1 --num-envs 1024 --programs training copies --rounds 3 --compile-threads 4",
     ),
     ("both engines", "--tasks PointGoal1 PointGoal2 CarGoal1 --impls jax warp --num-envs 32 --rounds 3 --programs"),
 )
@@ -119,8 +127,9 @@ def _section(device: str, rows: list[Row]) -> str:
         groups.setdefault((row["task"], row["impl"], row["num_envs"]), {})[row["benchmark"]] = row
     tables = [
         _shown(groups, ("stepping", "per env", "of the physics", "resets", "more hazards"), _rates),
-        _shown(groups, ("training", "fleet", "x C MuJoCo"), _beside),
+        _shown(groups, ("training", "fleet", f"{COPIES} agents", "x C MuJoCo"), _beside),
         _shown(groups, ("state", "temporaries", "kernels", "in loops", "first step", "cached"), _compiled),
+        _shown(groups, ("run", "busy"), _on_gpu),
         _shown(groups, ("devices",), _devices),
     ]
     return "\n".join([f"## {device}\n", *filter(None, tables), _measured(rows)])
@@ -150,10 +159,11 @@ def _rates(by: dict[str, Row]) -> tuple[str, ...]:
 
 
 def _beside(by: dict[str, Row]) -> tuple[str, ...]:
-    training = by.get("training")
+    training, copies = by.get("training"), by.get("copies", {}).get("ratio_to_training")
     return (
         short(training["env_steps_per_s"]) if training else "",
         _number(by.get("fleet", {}).get("ratio_to_training"), "{:.2f}"),
+        _number(None if copies is None else COPIES / copies, "{:.2f}"),
         _number(_stepping_to(by, "c_mujoco"), "{:.1f}"),
     )
 
@@ -168,6 +178,15 @@ def _compiled(by: dict[str, Row]) -> tuple[str, ...]:
         _number(first.get("first_step_s"), "{:.1f} s"),
         _number(first.get("first_step_cached_s"), "{:.1f} s"),
     )
+
+
+def _on_gpu(by: dict[str, Row]) -> tuple[str, ...]:
+    stepping = by.get("stepping", {})
+    ran = stepping.get("on_gpu")
+    if not ran:
+        return ()
+    step_s = stepping["num_envs"] / stepping["env_steps_per_s"]
+    return f"{ran['kernels']:,.0f}", f"{ran['busy_s'] / step_s:.0%}"
 
 
 def _devices(by: dict[str, Row]) -> tuple[str, ...]:

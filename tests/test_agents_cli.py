@@ -75,7 +75,7 @@ def test_train_evaluate_and_resume(toy, tmp_path, capsys):
     capsys.readouterr()
     for argv, message in (
         (["Toy", "--resume", "--lr", "0.1"], "lr is 0.0003 there but 0.1 here"),
-        (["Toy", "--resume", "--preset", "gpu"], "num_envs is 16 there but 8192 here"),
+        (["Toy", "--resume", "--preset", "gpu"], "num_envs is 16 there but 16384 here"),
         (["Toy"], f"{run_dir} is not empty: add --resume to continue its run, or name another --run-dir"),
     ):
         assert cli.train_command([*argv, "--run-dir", str(run_dir)]) == 2

@@ -43,18 +43,23 @@ def measure(output):
 def test_throughput_appends_one_line_per_measurement(measure, monkeypatch):
     monkeypatch.setattr(first_step, "measure", lambda *_: {"first_step_s": 9.0, "first_step_cached_s": 2.0})
 
-    beside = ["no_auto_reset", "physics", "training", "fleet", "c_mujoco"]
-    rows = measure("--tasks", "PointGoal0", "--devices", "1", "--compile", "--programs", *beside)
+    monkeypatch.setattr(programs, "COPIES", 2)
+
+    beside = ["no_auto_reset", "physics", "training", "fleet", "copies", "c_mujoco"]
+    threads = ["--compile-threads", "2"]
+    rows = measure("--tasks", "PointGoal0", "--devices", "1", "--compile", "--profile", *threads, "--programs", *beside)
     first, rows = rows[0], rows[1:]
     rows += measure("--tasks", "PointGoal1", "--programs", "physics", "more_hazards")
 
-    everything = ["stepping", "no_auto_reset", "physics", "stepping_on_1", "training", "fleet", "c_mujoco"]
+    everything = ["stepping", "no_auto_reset", "physics", "stepping_on_1", "training", "fleet", "copies", "c_mujoco"]
     assert [row["benchmark"] for row in rows] == [*everything, "stepping", "physics", "more_hazards"]
-    assert [row["task"] for row in rows] == 7 * ["PointGoal0"] + 3 * ["PointGoal1"]
+    assert [row["task"] for row in rows] == 8 * ["PointGoal0"] + 3 * ["PointGoal1"]
     assert (first["benchmark"], first["first_step_cached_s"]) == ("first_step", 2.0)
     for row in rows:
         name = row["benchmark"]
         assert (row["rounds"], row["impl"]) == (2, "jax")
+        assert row["compile_threads"] == (2 if row["task"] == "PointGoal0" else 1)
+        assert row["on_gpu"] is None or row["backend"] == "gpu"
         low, median, high = (row["env_steps_per_s" + end] for end in ("_min", "", "_max"))
         assert 0 < low <= median <= high < math.inf
         assert row["physics_steps_per_s"] == pytest.approx(10 * median)
@@ -227,6 +232,27 @@ ENTRY %main (x: f32[8]) -> f32[8] {
         kernels.of_loop(jax.jit(jnp.sin).lower(1.0).compile().as_text())
 
 
+def test_what_a_gpu_ran_is_read_from_its_streams():
+    names = [
+        {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "/device:GPU:0"}},
+        {"ph": "M", "name": "thread_name", "pid": 1, "tid": 7, "args": {"name": "Stream #14(Compute,MemcpyD2H)"}},
+        {"ph": "M", "name": "thread_name", "pid": 1, "tid": 8, "args": {"name": "XLA Modules"}},
+        {"ph": "M", "name": "process_name", "pid": 2, "args": {"name": "/host:CPU"}},
+        {"ph": "M", "name": "thread_name", "pid": 2, "tid": 7, "args": {"name": "Stream of thought"}},
+    ]
+    ran = [{"ph": "X", "name": f"fusion_{i}", "pid": 1, "tid": 7, "ts": i, "dur": 2.5} for i in range(3)]
+    others = [{"ph": "X", "name": "call", "pid": pid, "tid": tid, "ts": 0, "dur": 9.0} for pid, tid in ((1, 8), (2, 7))]
+
+    assert kernels.of_gpu([*names, *others, *ran, {}]) == ran
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is one")
+def test_without_a_gpu_there_is_nothing_to_profile():
+    worked = []
+    assert kernels.launched(worked.append, units=3) is None
+    assert worked == [3]
+
+
 @pytest.mark.slow
 def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
     run, cached = first_step.subprocess.run, []
@@ -251,6 +277,7 @@ def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
         (["--tasks", "PointGaol1"], "Did you mean 'PointGoal1'"),
         (["--num-envs", "0"], "num_envs is 0"),
         (["--rounds", "0"], "rounds is 0"),
+        (["--compile-threads", "0"], "compile_threads is 0"),
         (["--num-envs", "60", "--programs", "fleet"], "num_envs is (60,); 8 agents must share them evenly"),
         (["--devices", "64"], "devices is 64; there are 1. JAX_NUM_CPU_DEVICES=N splits a CPU"),
         (["--round-seconds", "nan"], "round_seconds is nan"),
