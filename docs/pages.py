@@ -217,8 +217,9 @@ and prints that it does. Tasks, layouts, observations, rewards and costs are the
 
 - On a CPU choose the default. Warp compiles a scene's kernels in a minute, keeps them, and then steps far slower: good
   for checking a result with MuJoCo's own terms, no more.
-- On an NVIDIA GPU the default computes a fraction of the contacts; Warp runs all of them, in kernels of its own.
-  Neither has been measured on one yet; `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
+- On an NVIDIA GPU choose the default, which computes a fraction of the contacts: [measured](throughput.md) on one.
+  Warp runs all of them, in kernels of its own, and has not been measured on one yet;
+  `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
 - Where exactness matters more than speed, Push with a Car above all, choose Warp.
 
 ## Error and speed

@@ -43,6 +43,10 @@ within rounds. Compile time is left out.
   process, with JAX's persistent compilation cache from the first (`JAX_COMPILATION_CACHE_DIR`).
 - **devices**: stepping on so many of them, each with a batch of that size, relative to one.
 
+What limits a GPU is how many kernels follow each other, not how large they are: most of those that run in a step are
+Newton's method on the few environments in contact, a microsecond or two each. So rates grow with the batch, and large
+batches are what the `gpu` preset trains with.
+
 Every number is measured by `python -m benchmarks.throughput` with
 
 """
