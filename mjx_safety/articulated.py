@@ -30,7 +30,7 @@ import numpy as np
 
 from mjx_safety import collide, contact, scene, short, spatial
 from mjx_safety.collide import Candidates, Solid
-from mjx_safety.contact import Forces, Frames, Obstacle
+from mjx_safety.contact import Forces, Frames, Obstacle, Reach
 from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, rotate, scale
 
 GRAVITY = 9.81
@@ -140,7 +140,7 @@ class Articulated:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles, self._iterations, self._contacts = obstacles, iterations, contacts
-        self.cover_radii = np.array([scene.radius(model)], np.float32)
+        self._radius = scene.radius(model)
         self._friction = np.array(contact.FRICTION[:frictions], np.float32)[:, None, None]
         self._read_tree(model)
         self._read_joints(model)
@@ -807,9 +807,11 @@ class Articulated:
             counts.append(count)
         return tuple(counts)
 
-    def cover(self, path: jax.Array) -> jax.Array:
-        """Centre of the ball that holds the robot at joint positions [steps, nq]: float32 [steps, 1, 3], metres."""
-        return path[:, None, :3]
+    def reach(self, path: jax.Array) -> Reach:
+        """What the ball round the whole robot reaches on a path, joint positions [steps, nq]."""
+        middle = (path[0, :3] + path[-1, :3]) / 2
+        way = jnp.sqrt(short.max(short.sum((path[:, :3] - middle) ** 2, -1), 0))
+        return Reach(middle[None], self._radius + way[None])
 
     def frames(self, qpos: jax.Array, qvel: jax.Array) -> Frames:
         """Poses and velocities of the model's bodies; a body on a ball joint is shown unturned."""

@@ -229,7 +229,8 @@ class Env:
         centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in given}
         world = zeros | upright | {"joint_pos": jnp.asarray(self.physics.default_joints)} | centres | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
-        body = Pose(*(world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
+        pos, quat, linvel, angvel = (world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel"))
+        body = Pose(pos, quat, geometry.quat_to_mat(quat), linvel, angvel)
         qpos, qvel = robots.coordinates(self.task.robot, body, world["joint_pos"], world["joint_vel"])
         boxes = {
             kind.name: Boxes(*(world[f"{kind.name}_{part}"] for part in ("pos", "quat", "linvel", "angvel")))
@@ -280,6 +281,7 @@ class Env:
         body = Pose(
             pos=jnp.append(places[0], task.robot.height),
             quat=geometry.yaw_to_quat(yaw),
+            mat=geometry.yaw_to_mat(yaw),
             linvel=jnp.zeros(3),
             angvel=jnp.zeros(3),
         )

@@ -8,12 +8,17 @@ from mjx_safety import short
 
 def rotate(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat @ vec` for float32 [3, 3] and [..., 3]."""
-    return short.sum(mat * vec[..., None, :], -1)
+    return jnp.stack([dot(mat[i], vec) for i in range(3)], -1)
 
 
 def rotate_back(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat.T @ vec` for float32 [3, 3] and [..., 3]."""
-    return short.sum(mat * vec[..., :, None], -2)
+    return jnp.stack([dot(mat[:, i], vec) for i in range(3)], -1)
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Scalar product of float32 [3] and [..., 3]."""
+    return a[0] * b[..., 0] + a[1] * b[..., 1] + a[2] * b[..., 2]
 
 
 def at_height(on_floor: jax.Array, height: float) -> jax.Array:
@@ -41,6 +46,12 @@ def yaw_to_quat(yaw: jax.Array) -> jax.Array:
     """Quaternion (w first) [..., 4] of a turn about the vertical, radians [...]."""
     zero = jnp.zeros_like(yaw)
     return jnp.stack([jnp.cos(yaw / 2), zero, zero, jnp.sin(yaw / 2)], axis=-1)
+
+
+def yaw_to_mat(yaw: jax.Array) -> jax.Array:
+    """Rotation matrix [3, 3] of a turn about the vertical, radians []."""
+    cos, sin, zero = jnp.cos(yaw), jnp.sin(yaw), jnp.zeros(())
+    return jnp.stack([jnp.stack(row) for row in ([cos, -sin, zero], [sin, cos, zero], [zero, zero, zero + 1])])
 
 
 def quat_to_yaw(quat: jax.Array) -> jax.Array:

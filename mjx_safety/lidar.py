@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import checks, short
+from mjx_safety import checks, short, spatial
 from mjx_safety.geometry import heading, rotate_back
 
 
@@ -48,10 +48,11 @@ class Lidar:
         """
         if not len(positions):
             return jnp.zeros(self.num_bins)
-        on_floor = positions * jnp.array([1.0, 1.0, 0.0])
-        ego = rotate_back(robot_mat, on_floor - robot_pos)  # [num, 3]
-        dist = short.norm(ego[:, :2], 1)
-        turn = heading(ego[:, 0], ego[:, 1]) / (2 * jnp.pi)
+        # Written out by components: XLA's loops over arrays whose last axis is three are not vectorised.
+        away = [positions[:, 0] - robot_pos[0], positions[:, 1] - robot_pos[1], -robot_pos[2]]
+        ahead, left = (spatial.dot(list(robot_mat[:, axis]), away) for axis in (0, 1))  # [num]
+        dist = jnp.sqrt(ahead * ahead + left * left)
+        turn = heading(ahead, left) / (2 * jnp.pi)
         sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # [num], in [0, num_bins]
         if self.max_dist is None:
             closeness = jnp.exp(-self.exp_gain * dist)
@@ -63,10 +64,10 @@ class Lidar:
             apart = jnp.abs(sector[:, None] - (bins + 0.5))  # from the middle of each bin, [num, num_bins]
             # Within a bin all of it; half-way into it, half of it in either neighbour.
             apart = short.lesser(apart, self.num_bins - apart)
-            share = short.greater(short.lesser(1.5 - apart, 1.0), 0.0)
+            share = short.lesser(1.5 - apart, 1.0)  # none of it beyond, where this is less than 0
         else:
             share = jnp.where(bins == jnp.minimum(jnp.floor(sector), self.num_bins - 1)[:, None], 1.0, 0.0)
-        return short.max(closeness[:, None] * share, 0)
+        return short.greater(short.max(closeness[:, None] * share, 0), 0.0)
 
 
 def compass(robot_pos: jax.Array, robot_mat: jax.Array, position: jax.Array, size: int) -> jax.Array:

@@ -167,7 +167,7 @@ class Physics:
     def _step_together(self, state, ctrl, places, count):
         """One environment step of a robot that feels what it pushes: where they meet, all are solved at once."""
         path, vels, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        reach, end = self._reach(path), (path[-1], vels[-1], forces)
+        reach, end = self._robot.reach(path), (path[-1], vels[-1], forces)
         if count is not None:
             return self._interact(state, ctrl, places, reach, count)
         meets = self._meets_obstacles(reach, places)
@@ -191,7 +191,7 @@ class Physics:
     def _step_apart(self, state, ctrl, places, count):
         """One environment step of a robot too heavy to feel what it pushes: it moves first, then boxes beside it."""
         path = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        obstructed = self._meets_obstacles(self._reach(path[0]), places)
+        obstructed = self._meets_obstacles(self._robot.reach(path[0]), places)
         path, contacts = self._pass(self._roll_among, obstructed, state, ctrl, places, path, fraction=16)
         qpos, qvel, forces = path
         time = state.time + self.step_time
@@ -204,7 +204,7 @@ class Physics:
         boxes = state.boxes | self._glide(state, self._frame_skip)
         touched = {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
         if boxes:
-            reach = self._reach(qpos)
+            reach = self._robot.reach(qpos)
             args = state, qpos, qvel, reach, places, jnp.int32(self._frame_skip) if count is None else count
             meets = self._meets_boxes(state, reach) | (count is not None)
             boxes, touched = sparse.cond(meets, self._push, args, (boxes, touched), fraction=16)
@@ -319,13 +319,6 @@ class Physics:
             distance = short.sum((places[name] - position) ** 2, 1)
             near[name] = jax.lax.top_k(-distance, min(NEAREST, len(distance)))[1]
         return near
-
-    def _reach(self, path: jax.Array) -> Reach:
-        """The balls that cover the robot, moved to the middles of their ways and grown to hold them; [steps, nq]."""
-        centres = self._robot.cover(path)
-        middle = (centres[0] + centres[-1]) / 2
-        away = short.max(short.sum((centres - middle) ** 2, -1), 0)
-        return Reach(middle, self._robot.cover_radii + jnp.sqrt(away))
 
     def _meets_obstacles(self, reach: Reach, places: dict[str, jax.Array]) -> jax.Array:
         """Whether what stands still is in the robot's reach, bool []."""

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, contact, newton, scene, short, spatial
+from mjx_safety import collide, contact, geometry, newton, scene, short, spatial
 from mjx_safety.collide import Candidates, Solid
-from mjx_safety.contact import Forces, Frames, Obstacle
+from mjx_safety.contact import Forces, Frames, Obstacle, Reach
 from mjx_safety.spatial import dot, keep
 
 ITERATIONS = 8  # Newton steps of a physics step among obstacles
@@ -43,8 +43,7 @@ class PlanarBody:
         self.nq, self.nv = model.nq, model.nv
         self.shapes = scene.shapes(model)
         self._obstacles = obstacles
-        self._cover = model.geom_pos.astype(np.float32)
-        self.cover_radii = model.geom_rbound.astype(np.float32)
+        self._balls = model.geom_pos.astype(np.float32), model.geom_rbound.astype(np.float32)  # round the shapes
         # MuJoCo takes the larger coefficient of two geoms; the Point's sphere has more than the default.
         self._rolling = np.maximum(model.geom_friction[:, 2], contact.FRICTION[4]).astype(np.float32).tolist()
         self._height = float(model.body_pos[1, 2])
@@ -59,22 +58,23 @@ class PlanarBody:
 
     def frames(self, qpos: jax.Array, qvel: jax.Array) -> Frames:
         """Pose and velocity of the one body."""
-        cos, sin, zero = jnp.cos(qpos[2]), jnp.sin(qpos[2]), jnp.zeros(())
-        mat = jnp.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1]).reshape(3, 3)
+        zero = jnp.zeros(())
         return Frames(
             pos=jnp.stack([qpos[0], qpos[1], zero + self._height])[None],
-            mat=mat[None],
+            mat=geometry.yaw_to_mat(qpos[2])[None],
             linvel=jnp.stack([qvel[0], qvel[1], zero])[None],
             angvel=jnp.stack([zero, zero, qvel[2]])[None],
         )
 
-    def cover(self, path: jax.Array) -> jax.Array:
-        """Centres of balls round the shapes at joint positions [steps, 3], float32 [steps, shapes, 3], metres."""
-        x, y, yaw = path[:, :1], path[:, 1:2], path[:, 2:]
+    def reach(self, path: jax.Array) -> Reach:
+        """What a ball round each shape reaches on a path, joint positions [steps, 3]: no more than way and turn add."""
+        x, y, yaw = (path[0] + path[-1]) / 2
         cos, sin = jnp.cos(yaw), jnp.sin(yaw)
-        ahead, left, up = self._cover.T
-        at = x + cos * ahead - sin * left, y + sin * ahead + cos * left, jnp.zeros_like(x) + (self._height + up)
-        return jnp.stack(at, -1)
+        way = jnp.sqrt(short.max((path[:, 0] - x) ** 2 + (path[:, 1] - y) ** 2, 0))
+        turn = short.max(jnp.abs(path[:, 2] - yaw), 0)
+        (ahead, left, up), radii = self._balls[0].T, self._balls[1]
+        centres = [x + cos * ahead - sin * left, y + sin * ahead + cos * left, jnp.asarray(self._height + up)]
+        return Reach(jnp.stack(centres, -1), radii + way + np.hypot(ahead, left) * turn)
 
     def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int, places: tuple = ()):
         """Physics steps under one command.

@@ -40,13 +40,9 @@ class Pose(NamedTuple):
 
     pos: jax.Array  # [3]
     quat: jax.Array  # [4], w first
+    mat: jax.Array  # [3, 3], from robot to world
     linvel: jax.Array  # [3]
     angvel: jax.Array  # [3]
-
-    @property
-    def mat(self) -> jax.Array:
-        """Rotation from robot to world, float32 [3, 3]."""
-        return geometry.quat_to_mat(self.quat)
 
 
 class Joint(NamedTuple):
@@ -67,11 +63,12 @@ def pose(robot: Robot, qpos: jax.Array, qvel: jax.Array) -> Pose:
     """Pose of the body from joint coordinates."""
     if not robot.planar:
         mat = geometry.quat_to_mat(qpos[3:7])
-        return Pose(qpos[:3], qpos[3:7], qvel[:3], geometry.rotate(mat, qvel[3:6]))
+        return Pose(qpos[:3], qpos[3:7], mat, qvel[:3], geometry.rotate(mat, qvel[3:6]))
     zero = jnp.zeros(())
     return Pose(
         pos=jnp.stack([qpos[0], qpos[1], jnp.full((), robot.height)]),
         quat=geometry.yaw_to_quat(qpos[2]),
+        mat=geometry.yaw_to_mat(qpos[2]),
         linvel=jnp.stack([qvel[0], qvel[1], zero]),
         angvel=jnp.stack([zero, zero, qvel[2]]),
     )
