@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from mjx_safety import short
 from mjx_safety.batching import batched
@@ -230,6 +231,20 @@ def traced_once(method: Callable[..., Any], static: tuple[str, ...] = ()) -> Cal
       static: its arguments that are numbers of Python.
     """
     return jax.jit(method, static_argnames=("self", *static))
+
+
+def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which a CPU runs as one piece of machine code.
+
+    XLA starts every fusion on its own there, half a microsecond each, which for a few environments takes longer than
+    the arithmetic; it does not for a call that is marked so. What is in it must not sort, scatter or multiply matrices.
+    """
+
+    def marked(*args):
+        with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
+            return jax.jit(fn)(*args)
+
+    return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=fn)
 
 
 def keep(tree: Any) -> Any:
