@@ -307,7 +307,7 @@ class Env:
             return places, target, timer, ~goal_met, key
         same = places, target, jnp.array(True), key
         args = self._positions(physics, places), places, target, key
-        places, target, found, key = sparse.cond(goal_met, self._redraw_goal, args, otherwise=same, fraction=64)
+        places, target, found, key = sparse.cond(goal_met, self._redraw_goal, args, otherwise=same, fraction=128)
         if objective.needs == "buttons":
             timer = jnp.where(goal_met, jnp.int32(objective.delay), timer)
         return places, target, timer, found, key

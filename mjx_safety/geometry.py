@@ -3,21 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import short
+from mjx_safety import spatial
 
 
 def rotate(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat @ vec` for float32 [3, 3] and [..., 3]."""
-    return jnp.stack([dot(mat[i], vec) for i in range(3)], -1)
+    return jnp.stack([dot([mat[i, j] for j in range(3)], vec) for i in range(3)], -1)
 
 
 def rotate_back(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat.T @ vec` for float32 [3, 3] and [..., 3]."""
-    return jnp.stack([dot(mat[:, i], vec) for i in range(3)], -1)
+    return jnp.stack([dot([mat[j, i] for j in range(3)], vec) for i in range(3)], -1)
 
 
-def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Scalar product of float32 [3] and [..., 3]."""
+def dot(a: list[jax.Array], b: jax.Array) -> jax.Array:
+    """Scalar product of three numbers and float32 [..., 3]."""
     return a[0] * b[..., 0] + a[1] * b[..., 1] + a[2] * b[..., 2]
 
 
@@ -50,7 +50,8 @@ def yaw_to_quat(yaw: jax.Array) -> jax.Array:
 
 def yaw_to_mat(yaw: jax.Array) -> jax.Array:
     """Rotation matrix [3, 3] of a turn about the vertical, radians []."""
-    cos, sin, zero = jnp.cos(yaw), jnp.sin(yaw), jnp.zeros(())
+    cos, sin = spatial.keep((jnp.cos(yaw), jnp.sin(yaw)))
+    zero = jnp.zeros(())
     return jnp.stack([jnp.stack(row) for row in ([cos, -sin, zero], [sin, cos, zero], [zero, zero, zero + 1])])
 
 

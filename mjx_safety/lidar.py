@@ -50,7 +50,8 @@ class Lidar:
             return jnp.zeros(self.num_bins)
         # Written out by components: XLA's loops over arrays whose last axis is three are not vectorised.
         away = [positions[:, 0] - robot_pos[0], positions[:, 1] - robot_pos[1], -robot_pos[2]]
-        ahead, left = (spatial.dot(list(robot_mat[:, axis]), away) for axis in (0, 1))  # [num]
+        axes = [[robot_mat[i, axis] for i in range(3)] for axis in (0, 1)]
+        ahead, left = spatial.keep([spatial.dot(axis, away) for axis in axes])  # [num]
         dist = jnp.sqrt(ahead * ahead + left * left)
         turn = heading(ahead, left) / (2 * jnp.pi)
         sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # [num], in [0, num_bins]
@@ -58,6 +59,7 @@ class Lidar:
             closeness = jnp.exp(-self.exp_gain * dist)
         else:
             closeness = jnp.maximum(0.0, self.max_dist - dist) / self.max_dist
+        sector, closeness = spatial.keep((sector, closeness))
 
         bins = jnp.arange(self.num_bins, dtype=jnp.float32)
         if self.alias:

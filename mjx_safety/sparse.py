@@ -95,10 +95,11 @@ def batch_cond(
     num = pred.shape[0]
     chunk = _chunk(num, fraction)
     sizes = sorted({chunk, chunk * max(1, min(larger, num // chunk))}, reverse=True)
-    count = pred.sum(dtype=jnp.int32)
+    place = jnp.cumsum(pred, dtype=jnp.int32)
+    count = place[-1]
     # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
-    rows = jnp.nonzero(pred, size=num, fill_value=num)[0].astype(jnp.int32)
-    rows = jnp.concatenate([rows, jnp.full(sizes[0], num, jnp.int32)])
+    rows = jnp.full(num + sizes[0], num, jnp.int32)
+    rows = rows.at[jnp.where(pred, place - 1, len(rows))].set(jnp.arange(num, dtype=jnp.int32), mode="drop")
 
     def work(size, carry):
         start, result = carry
