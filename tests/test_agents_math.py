@@ -216,6 +216,17 @@ def test_wrong_settings(settings, message):
         validate(agents.Config(**settings))
 
 
+def test_the_multiplier_moves_as_much_per_update_on_a_gpu():
+    cpu, gpu = agents.preset("cpu"), agents.preset("gpu")
+    larger = gpu.batch_size / cpu.batch_size
+
+    assert larger == 8
+    assert gpu.pid_kp == cpu.pid_kp
+    assert gpu.pid_ki * larger == pytest.approx(cpu.pid_ki)
+    assert gpu.pid_kd / larger == pytest.approx(cpu.pid_kd)
+    assert gpu.pid_ema**larger == pytest.approx(cpu.pid_ema)
+
+
 def test_presets():
     for name in ("cpu", "gpu", "paper"):
         validate(agents.preset(name))

@@ -1,11 +1,12 @@
-"""`sparse.cond` equals `jax.lax.cond`, batched or not, and does no work that nobody needs."""
+"""`sparse.cond` equals `jax.lax.cond`, batched or not, and does no work that nobody needs; what goes in one piece."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_safety import sparse
+import mjx_safety
+from mjx_safety import sparse, spatial
 
 
 def root(x, y):
@@ -136,3 +137,21 @@ def test_until_gives_each_what_it_would_get_alone():
         np.testing.assert_array_equal(single(keys[i], limits[i])[0], values[i])
     nested = jax.jit(jax.vmap(jax.vmap(wait)))(keys.reshape(3, 4), limits.reshape(3, 4))
     np.testing.assert_array_equal(nested[0].ravel(), values)
+
+
+def test_what_goes_in_one_go_is_one_call_on_a_cpu():
+    def halve(x):
+        return jax.lax.while_loop(lambda x: (x > 1).any(), lambda x: jnp.where(x > 1, x / 2, x), x)
+
+    numbers = jnp.array([[0.25, 5.0, 64.0], [3.0, 1.0, 2.0]])
+    marked = jax.jit(jax.vmap(spatial.in_one_go(halve))).lower(numbers).compile()
+
+    np.testing.assert_array_equal(marked(numbers), [[0.25, 0.625, 1.0], [0.75, 1.0, 1.0]])
+    assert ("xla_cpu_small_call" in marked.as_text()) == (jax.default_backend() == "cpu")
+
+
+def test_newtons_method_goes_in_one_go():
+    env = mjx_safety.make("PointGoal1")
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+
+    assert 'xla_cpu_small_call = "true"' in jax.jit(env.step).lower(state, jnp.zeros(2)).as_text()
