@@ -321,7 +321,7 @@ class BoxPhysics:
         def change(acc):
             return newton.terms(problem.system, acc, problem.along(acc), problem.bound).change()
 
-        acc = newton.minimise(change, problem.system.start, self._iterations)
+        acc = self._minimise(change, problem.system.start)
         push = self._push(problem, touch, problem.along(acc), frames)
         return self._moved(near, mat, touch, problem, acc), push
 
@@ -374,9 +374,13 @@ class BoxPhysics:
             first = jnp.stack(spatial.solve(matrix, list(slope)))
             return first, answer[:, 0] - short.sum(answer[:, 1:] * first[:, None], 1)
 
-        accs = newton.minimise(change, (robot.start, system.start), self._iterations)
+        accs = self._minimise(change, (robot.start, system.start))
         push = self._push(problem, touch, along(accs), frames)
         return accs[0], self._moved(near, mat, touch, problem, accs[1]), push
+
+    def _minimise(self, change: Any, start: Any) -> Any:
+        """`newton.minimise`, which few environments need at a time: in one go."""
+        return spatial.in_one_go(lambda start: newton.minimise(change, start, self._iterations))(start)
 
     def glide(self, boxes: Boxes, home: jax.Array, time: jax.Array, num_steps: int | jax.Array) -> Boxes:
         """Gremlins after `num_steps` physics steps under gravity and the weld alone, in closed form.

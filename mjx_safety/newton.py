@@ -128,7 +128,4 @@ def minimise(step: Callable[[Any], Any], start: Any, most: int) -> Any:
     def more(carry):
         return (carry[0] < most) & carry[1]
 
-    def run(start):
-        return jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), start))[2]
-
-    return spatial.in_one_go(run)(start)
+    return jax.lax.while_loop(more, newton, (jnp.int32(0), jnp.array(True), start))[2]

@@ -150,7 +150,7 @@ def test_what_goes_in_one_go_is_one_call_on_a_cpu():
     assert ("xla_cpu_small_call" in marked.as_text()) == (jax.default_backend() == "cpu")
 
 
-def test_newtons_method_goes_in_one_go():
+def test_contacts_of_boxes_are_solved_in_one_go():
     env = mjx_safety.make("PointGoal1")
     state = jax.eval_shape(env.reset, jax.random.key(0))
 
