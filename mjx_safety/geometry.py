@@ -8,17 +8,17 @@ from mjx_safety import spatial
 
 def rotate(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat @ vec` for float32 [3, 3] and [..., 3]."""
-    return jnp.stack([dot([mat[i, j] for j in range(3)], vec) for i in range(3)], -1)
+    return jnp.stack(spatial.rotate(entries(mat), [vec[..., i] for i in range(3)]), -1)
 
 
 def rotate_back(mat: jax.Array, vec: jax.Array) -> jax.Array:
     """`mat.T @ vec` for float32 [3, 3] and [..., 3]."""
-    return jnp.stack([dot([mat[j, i] for j in range(3)], vec) for i in range(3)], -1)
+    return jnp.stack(spatial.back(entries(mat), [vec[..., i] for i in range(3)]), -1)
 
 
-def dot(a: list[jax.Array], b: jax.Array) -> jax.Array:
-    """Scalar product of three numbers and float32 [..., 3]."""
-    return a[0] * b[..., 0] + a[1] * b[..., 1] + a[2] * b[..., 2]
+def entries(mat: jax.Array) -> spatial.Mat:
+    """A matrix [3, 3] as rows of numbers."""
+    return [[mat[i, j] for j in range(3)] for i in range(3)]
 
 
 def at_height(on_floor: jax.Array, height: float) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_safety import checks, short, spatial
-from mjx_safety.geometry import heading, rotate_back
+from mjx_safety.geometry import entries, heading, rotate_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,7 @@ class Lidar:
             return jnp.zeros(self.num_bins)
         # Written out by components: XLA's loops over arrays whose last axis is three are not vectorised.
         away = [positions[:, 0] - robot_pos[0], positions[:, 1] - robot_pos[1], -robot_pos[2]]
-        axes = [[robot_mat[i, axis] for i in range(3)] for axis in (0, 1)]
-        ahead, left = spatial.keep([spatial.dot(axis, away) for axis in axes])  # [num]
+        ahead, left = spatial.keep(spatial.back(entries(robot_mat), away)[:2])  # [num]
         dist = jnp.sqrt(ahead * ahead + left * left)
         turn = heading(ahead, left) / (2 * jnp.pi)
         sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # [num], in [0, num_bins]
