@@ -66,9 +66,9 @@ class Config:
     sweep: Annotated[Sweep, SWEEP_WORDS] = ()
     """Continuous settings with several values, such as lr=1e-4,3e-4 pid_kp=0.2,0.5: all combinations are trained."""
 
-    num_epochs: int = 2
+    num_epochs: int = 1
     """Passes over the batch per update."""
-    num_minibatches: int = 8
+    num_minibatches: int = 16
     """Minibatches per pass; must divide the num_envs x num_steps / num_groups steps of a group."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Hidden layers of each of the three networks."""
@@ -183,7 +183,7 @@ PRESETS = {
         num_envs=16384,
         num_groups=1,
         num_steps=16,
-        num_minibatches=16,
+        num_epochs=2,
         pid_ki=0.05 / 8,
         pid_kd=1.0 * 8,
         pid_ema=0.9 ** (1 / 8),
@@ -192,7 +192,7 @@ PRESETS = {
     # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into
     # minibatches. What stays ours: value targets are GAE + V instead of discounted returns-to-go, initial weights
     # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch,
-    # Fisher's matrix from every eighth block.
+    # Fisher's matrix from every sixteenth block.
     # target_kl is where their PPO stops, 1.2 x 0.01; the trust region of their TRPO and CPO is PAPER_TRUST_REGION.
     "paper": Config(
         algorithm="ppo_lagrangian",

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 AXIS = "data"
 
@@ -19,9 +20,12 @@ Tree = TypeVar("Tree")
 
 
 def average(tree: Tree) -> Tree:
-    """Mean over devices of values that each one has computed from its share."""
-    # XLA does not remove an all-reduce over a single device from a loop.
-    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
+    """Mean over devices of values that each one has computed from its share, float32."""
+    if jax.lax.axis_size(AXIS) == 1:  # XLA does not remove an all-reduce over a single device from a loop
+        return tree
+    # As one array: XLA's CPU devices meet once for every array of an all-reduce, and wait for each other each time.
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.pmean(flat, AXIS))
 
 
 def mean(x: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:

@@ -199,12 +199,12 @@ WRONG = [
     ({"eval_episodes": -1}, "eval_episodes must be zero or a positive integer, got -1"),
     ({"algorithm": "ppo_lagrange"}, "unknown algorithm 'ppo_lagrange': choose one of .*did you mean 'ppo_lagrangian'"),
     ({"num_groups": 3}, "num_groups=3 does not divide num_envs=512: choose another num_envs, or num_groups=1"),
-    ({"num_groups": 512, "num_steps": 12}, "num_minibatches=8 does not divide the batch of .* / 512 = 12 steps"),
+    ({"num_groups": 512, "num_steps": 12}, "num_minibatches=16 does not divide the batch of .* / 512 = 12 steps"),
     ({"multiplier": "pdi"}, "unknown multiplier law 'pdi': choose one of pid, adam; did you mean 'pid'"),
     ({"multiplier": "adam", "multiplier_init": 0.0}, "multiplier_init must be a positive number with the adam law"),
     (
         {"num_envs": 3, "num_groups": 1, "num_steps": 5},
-        "num_minibatches=8 does not divide the batch of .* 3 x 5 / 1 = 15 steps",
+        "num_minibatches=16 does not divide the batch of .* 3 x 5 / 1 = 15 steps",
     ),
     ({"total_steps": 10}, "total_steps=10 is less than one update of .* 32768 steps"),
 ]

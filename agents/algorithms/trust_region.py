@@ -23,7 +23,7 @@ DAMPING = 0.1
 BACKTRACK = 0.8
 BACKTRACK_STEPS = 10
 
-CURVATURE_STRIDE = 8  # blocks of samples to one in Fisher's matrix: Schulman et al. 2015, appendix C.1, take a tenth
+CURVATURE_STRIDE = 16  # blocks of samples to one in Fisher's matrix: Schulman et al. 2015, appendix C.1, take a tenth
 
 EPS = 1e-8
 
