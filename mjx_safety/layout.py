@@ -1,8 +1,8 @@
 """Layouts drawn on the device: Safety Gym's rejection sampling, same distribution, no Python loop.
 
 The original places things one after the other; each has 100 tries to keep its distance from those already placed,
-and if all fail, the whole layout starts again (engine's `sample_layout`). Here the tries of a thing are drawn at
-once and the first valid one is taken, which is the same distribution.
+and if all fail, the whole layout starts again (engine's `sample_layout`). Here some tries of a thing are drawn at once
+and the first valid one is taken, which is the same distribution.
 """
 
 import math
@@ -16,6 +16,7 @@ from mjx_safety import short, sparse
 from mjx_safety.objects.base import Placement, Rectangle
 
 TRIES = 100  # of one thing, before the layout starts again
+AT_ONCE = 25  # of these; the first few mostly hold a valid one
 RESTARTS = 10_000  # of a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
 DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
@@ -58,15 +59,14 @@ class Layout:
         bounds, share, apart = jnp.asarray(self._bounds), jnp.asarray(self._share), jnp.asarray(self._apart)
 
         def attempt(key):
-            candidates = jax.vmap(_candidates)(jax.random.split(key, self.num), bounds, share)
-
             def place(placed, thing):
-                index, candidates, apart = thing
-                position, valid = _first_valid(candidates, placed, apart)
+                index, key, *constraints = thing
+                position, valid = _place(key, placed, *constraints, tries=TRIES)
                 return placed.at[index].set(position), valid
 
             nowhere = jnp.full((self.num, 2), _FAR, jnp.float32)
-            positions, valid = jax.lax.scan(place, nowhere, (jnp.arange(self.num), candidates, apart))
+            things = jnp.arange(self.num), jax.random.split(key, self.num), bounds, share, apart
+            positions, valid = jax.lax.scan(place, nowhere, things)
             return positions, valid.all()
 
         return sparse.until(attempt, key, (), tries=RESTARTS, fraction=4)
@@ -82,13 +82,8 @@ class Layout:
         Returns:
           float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
         """
-        bounds, share, apart = jnp.asarray(self._bounds[index]), jnp.asarray(self._share[index]), self._apart[index]
-        others = positions.at[index].set(_FAR)
-
-        def attempt(key, others):
-            return _first_valid(_candidates(key, bounds, share), others, jnp.asarray(apart))
-
-        return sparse.until(attempt, key, (others,), tries=REDRAWS // TRIES, fraction=1)
+        constraints = (jnp.asarray(x[index]) for x in (self._bounds, self._share, self._apart))
+        return _place(key, positions.at[index].set(_FAR), *constraints, tries=REDRAWS)
 
 
 def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
@@ -123,19 +118,26 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
         )
 
 
-def _candidates(key: jax.Array, bounds: jax.Array, share: jax.Array) -> jax.Array:
-    """Uniform draws from rectangles [most, 4], each chosen with its share of the area: float32 [TRIES, 2]."""
+def _place(
+    key: jax.Array, placed: jax.Array, bounds: jax.Array, share: jax.Array, apart: jax.Array, *, tries: int
+) -> tuple[jax.Array, jax.Array]:
+    """A place in rectangles [most, 4] that keeps `apart` [num] from everything placed [num, 2].
+
+    Returns:
+      float32 [2], and whether it is valid, bool []: False after that many draws without success.
+    """
+    return sparse.until(_draw, key, (placed, bounds, share, apart), tries=tries // AT_ONCE, fraction=1)
+
+
+def _draw(key, placed, bounds, share, apart):
+    """The first of some uniform draws that is valid, and whether one is."""
     which, where = jax.random.split(key)
     box = bounds[0]
-    if len(share) > 1:
-        box = bounds[jax.random.choice(which, len(share), (TRIES,), p=share)]
-    unit = jax.random.uniform(where, (TRIES, 2))
-    return box[..., :2] + unit * (box[..., 2:] - box[..., :2])
-
-
-def _first_valid(candidates: jax.Array, placed: jax.Array, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first candidate [TRIES, 2] that keeps `apart` [num] from everything placed [num, 2], and whether one does."""
-    dx = candidates[:, None, 0] - placed[:, 0]
-    dy = candidates[:, None, 1] - placed[:, 1]
+    if len(share) > 1:  # each rectangle is chosen with its share of the area
+        box = bounds[jax.random.choice(which, len(share), (AT_ONCE,), p=share)]
+    unit = jax.random.uniform(where, (AT_ONCE, 2))
+    drawn = box[..., :2] + unit * (box[..., 2:] - box[..., :2])
+    dx = drawn[:, None, 0] - placed[:, 0]
+    dy = drawn[:, None, 1] - placed[:, 1]
     valid = short.all(dx * dx + dy * dy >= apart * apart, 1)
-    return candidates[jnp.argmax(valid)], valid.any()
+    return drawn[jnp.argmax(valid)], valid.any()
