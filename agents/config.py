@@ -174,16 +174,18 @@ def _word(value: float) -> str:
 
 
 PRESETS = {
-    # On PointGoal1 22 return at 25 cost within minutes on two CPU cores: docs/learning.md.
+    # On PointGoal1 23 return at 24 cost within minutes on two CPU cores: docs/learning.md.
     "cpu": Config(),
     # Few, large updates: a GPU is bound by kernel launches, not by rows. The multiplier moves as much per update as
-    # with the cpu preset, whose batch is an eighth, for a trust region keeps the policy to its pace too.
+    # with the cpu preset, whose batch is an eighth, for a trust region keeps the policy to its pace too. A second pass
+    # costs little there.
     "gpu": Config(
         total_steps=100_000_000,
         num_envs=16384,
         num_groups=1,
         num_steps=16,
         num_epochs=2,
+        num_minibatches=16,
         pid_ki=0.05 / 8,
         pid_kd=1.0 * 8,
         pid_ema=0.9 ** (1 / 8),

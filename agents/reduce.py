@@ -20,7 +20,8 @@ Tree = TypeVar("Tree")
 
 
 def average(tree: Tree) -> Tree:
-    """Mean over devices of values that each one has computed from its share, float32."""
+    """Mean over devices of float32 arrays that each one has computed from its share."""
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(tree))
     if jax.lax.axis_size(AXIS) == 1:  # XLA does not remove an all-reduce over a single device from a loop
         return tree
     # As one array: XLA's CPU devices meet once for every array of an all-reduce, and wait for each other each time.

@@ -203,8 +203,10 @@ def training(name: str, env: Env, num_envs: int, num_agents: int = 1, share: flo
     updates are not timed, see `WARM_UP`.
     """
     config = preset()
-    num_steps = max(1, round(share * config.batch_size) // num_envs // config.num_minibatches) * config.num_minibatches
-    sizes = {"num_envs": num_envs, "num_groups": math.gcd(config.num_groups, num_envs), "num_steps": num_steps}
+    num_groups = math.gcd(config.num_groups, num_envs)
+    least = config.num_minibatches // math.gcd(config.num_minibatches, num_envs // num_groups)  # to share a batch by
+    num_steps = max(1, round(share * config.batch_size) // num_envs // least) * least
+    sizes = {"num_envs": num_envs, "num_groups": num_groups, "num_steps": num_steps}
     config = dataclasses.replace(config, **sizes, seeds=tuple(range(num_agents)), updates_per_chunk=1)
     mesh = make_mesh(num_agents, config.num_groups)
     init, update = compile_on(mesh, Trainer(env, config))

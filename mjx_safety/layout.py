@@ -1,8 +1,8 @@
 """Layouts drawn on the device: Safety Gym's rejection sampling, same distribution, no Python loop.
 
 The original places things one after the other; each has 100 tries to keep its distance from those already placed,
-and if all fail, the whole layout starts again (engine's `sample_layout`). Here some tries of a thing are drawn at once
-and the first valid one is taken, which is the same distribution.
+and if all fail, the whole layout starts again (engine's `sample_layout`). Here some tries of a thing are drawn at once,
+round after round, and the first valid one is taken, which is the same distribution.
 """
 
 import math
@@ -16,9 +16,9 @@ from mjx_safety import short, sparse
 from mjx_safety.objects.base import Placement, Rectangle
 
 TRIES = 100  # of one thing, before the layout starts again
-AT_ONCE = 25  # of these; the first few mostly hold a valid one
 RESTARTS = 10_000  # of a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
+AT_ONCE = 25  # tries a round, of which one is mostly valid; divides TRIES and REDRAWS
 DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
 _FAR = 1e6  # where things wait that have not been placed yet, out of everybody's way
 
@@ -60,8 +60,8 @@ class Layout:
 
         def attempt(key):
             def place(placed, thing):
-                index, key, *constraints = thing
-                position, valid = _place(key, placed, *constraints, tries=TRIES)
+                index, thing_key, *constraints = thing
+                position, valid = _find_place(thing_key, placed, *constraints, tries=TRIES)
                 return placed.at[index].set(position), valid
 
             nowhere = jnp.full((self.num, 2), _FAR, jnp.float32)
@@ -83,7 +83,7 @@ class Layout:
           float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
         """
         constraints = (jnp.asarray(x[index]) for x in (self._bounds, self._share, self._apart))
-        return _place(key, positions.at[index].set(_FAR), *constraints, tries=REDRAWS)
+        return _find_place(key, positions.at[index].set(_FAR), *constraints, tries=REDRAWS)
 
 
 def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
@@ -118,22 +118,24 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
         )
 
 
-def _place(
+def _find_place(
     key: jax.Array, placed: jax.Array, bounds: jax.Array, share: jax.Array, apart: jax.Array, *, tries: int
 ) -> tuple[jax.Array, jax.Array]:
-    """A place in rectangles [most, 4] that keeps `apart` [num] from everything placed [num, 2].
+    """A place in rectangles [most, 4], chosen by their `share` [most], `apart` [num] from all that is placed [num, 2].
 
     Returns:
-      float32 [2], and whether it is valid, bool []: False after that many draws without success.
+      float32 [2], and whether it is valid, bool []: False after `tries` draws without success.
     """
     return sparse.until(_draw, key, (placed, bounds, share, apart), tries=tries // AT_ONCE, fraction=1)
 
 
-def _draw(key, placed, bounds, share, apart):
-    """The first of some uniform draws that is valid, and whether one is."""
+def _draw(
+    key: jax.Array, placed: jax.Array, bounds: jax.Array, share: jax.Array, apart: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The first valid one of AT_ONCE uniform draws, float32 [2], and whether there is one, bool []."""
     which, where = jax.random.split(key)
     box = bounds[0]
-    if len(share) > 1:  # each rectangle is chosen with its share of the area
+    if len(share) > 1:
         box = bounds[jax.random.choice(which, len(share), (AT_ONCE,), p=share)]
     unit = jax.random.uniform(where, (AT_ONCE, 2))
     drawn = box[..., :2] + unit * (box[..., 2:] - box[..., :2])

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import mjx_safety
-from mjx_safety.layout import Layout
+from mjx_safety.layout import TRIES, Layout, _find_place
 from mjx_safety.objects import Hazards, Placement
 from tests.conftest import GOLDEN, compiled
 
@@ -87,6 +87,21 @@ def test_a_thing_is_placed_anew_among_the_others():
     assert np.asarray(valid).all()
     assert np.linalg.norm(np.asarray(places) - 0.5, axis=-1).min() >= 0.7 - 1e-6
     assert np.linalg.norm(np.asarray(places) + 0.5, axis=-1).min() < 0.1  # its own old place is free
+
+
+def test_a_place_that_is_hard_to_find_takes_all_its_tries():
+    # Only the corners are far enough from the middle: four circular ends, 1.34 % of the square.
+    layout = Layout([*Placement(0.0, locations=((0.0, 0.0),)).split(1), Placement(0.0)], EXTENTS, margin=1.3)
+    share = (4 - 1.3**2 * (np.pi - 4 * np.arccos(1 / 1.3)) - 4 * (1.3**2 - 1) ** 0.5) / 4
+    keys, middle = jax.random.split(jax.random.key(0), 4000), jnp.zeros((2, 2))
+    constraints = (jnp.asarray(x[1]) for x in (layout._bounds, layout._share, layout._apart))
+    placed = middle.at[1].set(1e6), *constraints
+    _, valid = jax.vmap(lambda key: _find_place(key, *placed, tries=TRIES))(keys)
+    assert abs(np.mean(valid) - (1 - (1 - share) ** TRIES)) < 0.03  # 0.74; one round would give 0.29
+    places, valid = jax.vmap(lambda key: layout.resample(key, 1, middle))(keys)
+    assert np.all(valid)
+    corner = 2 * (places[:, 0] > 0) + (places[:, 1] > 0)
+    assert stats.chisquare(np.bincount(corner, minlength=4)).pvalue > 1e-3
 
 
 def test_a_full_world_is_reported():

@@ -23,7 +23,9 @@ DAMPING = 0.1
 BACKTRACK = 0.8
 BACKTRACK_STEPS = 10
 
-CURVATURE_STRIDE = 16  # blocks of samples to one in Fisher's matrix: Schulman et al. 2015, appendix C.1, take a tenth
+# Blocks of samples to one in Fisher's matrix. Schulman et al. 2015, appendix C.1, take a tenth of 50,000 samples; with
+# 2,048, which this leaves of the cpu preset's batch, PointGoal1 is learned as well as with twice as many.
+CURVATURE_STRIDE = 16
 
 EPS = 1e-8
 
