@@ -279,6 +279,7 @@ def test_heeds_the_cost_if_it_should(algorithm):
         algorithm=algorithm,
         num_envs=32,
         num_steps=10,
+        num_epochs=2,
         num_minibatches=2,
         hidden_sizes=(4,),
         cost_limits=(2.0,),
