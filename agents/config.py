@@ -177,8 +177,7 @@ PRESETS = {
     # On PointGoal1 23 return at 24 cost within minutes on two CPU cores: docs/learning.md.
     "cpu": Config(),
     # Few, large updates: a GPU is bound by kernel launches, not by rows. The multiplier moves as much per update as
-    # with the cpu preset, whose batch is an eighth, for a trust region keeps the policy to its pace too. A second pass
-    # costs little there.
+    # with the cpu preset, whose batch is an eighth, for a trust region keeps the policy to its pace too.
     "gpu": Config(
         total_steps=100_000_000,
         num_envs=16384,
@@ -194,7 +193,7 @@ PRESETS = {
     # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into
     # minibatches. What stays ours: value targets are GAE + V instead of discounted returns-to-go, initial weights
     # orthogonal with a small policy head instead of Glorot's, Adam's eps 1e-5, the KL stop checked per minibatch,
-    # Fisher's matrix from every sixteenth block.
+    # Fisher's matrix from a part of the batch.
     # target_kl is where their PPO stops, 1.2 x 0.01; the trust region of their TRPO and CPO is PAPER_TRUST_REGION.
     "paper": Config(
         algorithm="ppo_lagrangian",
