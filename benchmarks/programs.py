@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agents import preset
+from agents import Config, preset
 from agents.loop import Trainer
 from agents.mesh import compile_on, make_mesh, place_fleet
 from benchmarks import kernels
@@ -202,12 +202,8 @@ def training(name: str, env: Env, num_envs: int, num_agents: int = 1, share: flo
     An agent's update takes that share of the preset's batch: the more environments, the fewer steps of each. The first
     updates are not timed, see `WARM_UP`.
     """
-    config = preset()
-    num_groups = math.gcd(config.num_groups, num_envs)
-    least = config.num_minibatches // math.gcd(config.num_minibatches, num_envs // num_groups)  # to share a batch by
-    num_steps = max(1, round(share * config.batch_size) // num_envs // least) * least
-    sizes = {"num_envs": num_envs, "num_groups": num_groups, "num_steps": num_steps}
-    config = dataclasses.replace(config, **sizes, seeds=tuple(range(num_agents)), updates_per_chunk=1)
+    config = resized(preset(), num_envs, share)
+    config = dataclasses.replace(config, seeds=tuple(range(num_agents)), updates_per_chunk=1)
     mesh = make_mesh(num_agents, config.num_groups)
     init, update = compile_on(mesh, Trainer(env, config))
     keys, hypers = place_fleet(mesh, config)
@@ -220,8 +216,16 @@ def training(name: str, env: Env, num_envs: int, num_agents: int = 1, share: flo
             fleet, _ = update(fleet, hypers, jnp.int32(1))
         jax.block_until_ready(fleet)
 
-    work(math.ceil(WARM_UP / num_steps))
+    work(math.ceil(WARM_UP / config.num_steps))
     return Program(name, num_agents * config.batch_size, work, facts | {"devices": mesh.size})
+
+
+def resized(config: Config, num_envs: int, share: float) -> Config:
+    """The settings with so many environments, and as many steps of each as make that share of their batch."""
+    num_groups = math.gcd(config.num_groups, num_envs)
+    least = config.num_minibatches // math.gcd(config.num_minibatches, num_envs // num_groups)
+    num_steps = max(1, round(share * config.batch_size) // num_envs // least) * least
+    return dataclasses.replace(config, num_envs=num_envs, num_groups=num_groups, num_steps=num_steps)
 
 
 def _compile(num_envs: int, function: Any, *args: Any) -> tuple[Any, dict[str, Any]]:

@@ -12,7 +12,9 @@ import mujoco
 import numpy as np
 import pytest
 
+import agents
 import mjx_safety
+from agents.config import validate
 from benchmarks import c_mujoco, first_step, kernels, programs, throughput
 from benchmarks.programs import Program, Stepping
 from mjx_safety.suite import TASKS
@@ -356,3 +358,13 @@ def test_a_round_of_the_reference_counts_environment_steps(monkeypatch):
 
     assert shapes == [(32, 10 * c_mujoco.LENGTH, 2)] * 3
     assert steps == 32 * c_mujoco.LENGTH
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("num_envs", [3, 64, 512, 4096, 8192])
+def test_training_takes_the_presets_batch_whatever_the_number_of_environments(name, num_envs):
+    config = agents.preset(name)
+    resized = programs.resized(config, num_envs, 1.0)
+    validate(resized)
+    assert 0.99 * config.batch_size <= resized.batch_size <= config.batch_size
+    assert resized.num_envs == num_envs
