@@ -215,13 +215,21 @@ def circumstances() -> dict[str, Any]:
     installed = {package.name: package.version for package in importlib.metadata.distributions()}
     return {
         "backend": device.platform,
-        "device": device.device_kind,
+        "device": processor() if device.platform == "cpu" else device.device_kind,
         "num_devices": jax.device_count(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "versions": {"python": platform.python_version()} | {name: installed.get(name) for name in PACKAGES},
         "commit": git or None,
     }
+
+
+def processor() -> str:
+    """The CPU's model; where the system does not tell, the kind of machine."""
+    info = Path("/proc/cpuinfo")
+    fields = (line.partition(":") for line in info.read_text().splitlines()) if info.is_file() else ()
+    models = (value.strip() for name, _, value in fields if name.strip() == "model name")
+    return next(models, "") or platform.processor() or platform.machine()
 
 
 def moment() -> dict[str, Any]:

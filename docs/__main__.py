@@ -1,7 +1,7 @@
 """Writes the pages about robots, objects and tasks from the code that they are about, and their pictures.
 
-    python -m docs              # text only
-    python -m docs --pictures   # draw the pictures anew as well
+    python -m docs              # text, and plots of what was measured
+    python -m docs --pictures   # also the pictures of robots, objects and tasks, which takes minutes
 
 A test compares the committed text with what is written here, so it cannot drift.
 """
@@ -20,7 +20,7 @@ class Args:
     """What to write."""
 
     pictures: bool = False
-    """Draw the pictures anew."""
+    """Render robots, objects and tasks anew."""
 
 
 def main() -> int:
@@ -31,8 +31,9 @@ def main() -> int:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    pictures.plot(folder / "pictures")
     if args.pictures:
-        pictures.draw(folder / "pictures")
+        pictures.render(folder / "pictures")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Pictures of robots, objects and tasks, drawn by the package's own renderer."""
+"""Pictures of robots, objects and tasks, drawn by the package's own renderer, and plots of what was measured."""
 
 import dataclasses
 from pathlib import Path
@@ -18,8 +18,15 @@ from mjx_safety.suite import TASKS
 WIDTH, HEIGHT = 400, 300
 
 
-def draw(folder: Path) -> None:
-    """Draws all pictures into `folder`."""
+def plot(folder: Path) -> None:
+    """Draws the benchmarks' results into `folder`."""
+    folder.mkdir(exist_ok=True)
+    _frontier(folder / "frontier.png")
+    throughput.draw(folder / "throughput.png")
+
+
+def render(folder: Path) -> None:
+    """Renders robots, objects and tasks into `folder`."""
     folder.mkdir(exist_ok=True)
     for robot in ROBOTS:
         env = Env(TASKS[f"{robot.name}Run"])
@@ -32,9 +39,6 @@ def draw(folder: Path) -> None:
         for level in levels:
             env = Env(TASKS[f"Point{level}"])
             _save(folder / f"Point{level}.png", env, jax.jit(env.reset)(jax.random.key(2)), "fixedfar")
-
-    _frontier(folder / "frontier.png")
-    throughput.draw(folder / "throughput.png")
 
 
 def _frontier(path: Path) -> None:

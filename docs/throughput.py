@@ -100,13 +100,17 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 
 
 def draw(path: Path) -> None:
-    """Rate against batch size: stepping and training, by task and device."""
+    """Rate against batch size: stepping and training, by task and device, of whatever has several sizes."""
     rows = [row for row in newest(results("throughput")) if row["benchmark"] in ("stepping", "training")]
     lines = {}
     for row in rows:
         lines.setdefault((row["device"], row["impl"], row["task"]), {}).setdefault(row["benchmark"], []).append(row)
+    curves = {
+        what: {name: points for name, points in benchmarks.items() if len(points) > 1}
+        for what, benchmarks in lines.items()
+    }
     figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for i, ((device, impl, task), benchmarks) in enumerate(lines.items()):
+    for i, ((device, impl, task), benchmarks) in enumerate((what, some) for what, some in curves.items() if some):
         for name, points in benchmarks.items():
             axis.plot(
                 [row["num_envs"] for row in points],

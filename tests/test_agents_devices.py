@@ -1,15 +1,19 @@
-"""A fleet on two devices is the fleet on one, whichever axis is split."""
+"""A fleet on two devices is the fleet on one, whichever axis is split, and they seldom wait for each other."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 import agents
+from agents import reduce
 from agents.loop import METRICS, Trainer, make_fleet
 from agents.mesh import compile_on, make_mesh
 from tests.toy_env import ToyEnv
@@ -64,6 +68,29 @@ def test_two_devices_equal_one(tmp_path, case):
         np.testing.assert_allclose(runs[f"2/{name}"], runs[f"1/{name}"], rtol=1e-3, atol=1e-5, err_msg=name)
     assert runs["1/cost_mean"].any()
     assert runs["1/stop_index"].all()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo_lagrangian", "trpo_lagrangian"])
+def test_devices_meet_once_in_a_gradient_step(algorithm):
+    # XLA's CPU devices wait for each other at every array of an all-reduce: a network has many.
+    config = agents.preset("cpu", **{**vars(CONFIG), "algorithm": algorithm, "num_minibatches": 16})
+    mesh: Any = AbstractMesh((1, 2), ("agent", reduce.AXIS))
+    init, chunk = compile_on(mesh, Trainer(ToyEnv(), config))
+    keys, hypers = make_fleet(config)
+    update = jax.make_jaxpr(chunk)(jax.eval_shape(init, keys, hypers), hypers, jax.numpy.int32(1)).jaxpr
+
+    loops = [loop for loop in operations(update, "scan") if loop.params["length"] == config.num_minibatches]
+    assert sum(len(psum.invars) for loop in loops for psum in operations(loop, "psum")) == 1
+
+
+def operations(within: Any, name: str) -> Iterator[Any]:
+    """The equations of that primitive in a jaxpr, or in those that an equation carries."""
+    for equation in getattr(within, "eqns", ()):
+        if equation.primitive.name == name:
+            yield equation
+        yield from operations(equation, name)
+    for value in jax.tree.leaves(getattr(within, "params", {}), is_leaf=lambda x: hasattr(x, "eqns")):
+        yield from operations(getattr(value, "jaxpr", value), name)
 
 
 if __name__ == "__main__":
