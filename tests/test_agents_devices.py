@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 
 import agents
 from agents import reduce
@@ -74,7 +74,7 @@ def test_two_devices_equal_one(tmp_path, case):
 def test_devices_meet_once_in_a_gradient_step(algorithm):
     # XLA's CPU devices wait for each other at every array of an all-reduce: a network has many.
     config = agents.preset("cpu", **{**vars(CONFIG), "algorithm": algorithm, "num_minibatches": 16})
-    mesh: Any = AbstractMesh((1, 2), ("agent", reduce.AXIS))
+    mesh: Any = AbstractMesh((1, 2), ("agent", reduce.AXIS), axis_types=(AxisType.Auto,) * 2)
     init, chunk = compile_on(mesh, Trainer(ToyEnv(), config))
     keys, hypers = make_fleet(config)
     update = jax.make_jaxpr(chunk)(jax.eval_shape(init, keys, hypers), hypers, jax.numpy.int32(1)).jaxpr
