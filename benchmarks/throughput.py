@@ -224,9 +224,8 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The CPU's model; where the system does not tell, the kind of machine."""
-    info = Path("/proc/cpuinfo")
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's model as Linux tells it in `info`; elsewhere the kind of machine."""
     fields = (line.partition(":") for line in info.read_text().splitlines()) if info.is_file() else ()
     models = (value.strip() for name, _, value in fields if name.strip() == "model name")
     return next(models, "") or platform.processor() or platform.machine()

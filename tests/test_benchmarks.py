@@ -273,6 +273,17 @@ def test_a_second_process_takes_the_first_step_from_the_cache(monkeypatch):
     assert cached[1] == cached[0]  # nothing had to be compiled
 
 
+def test_results_name_the_cpu(tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text(
+        "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n\nprocessor\t: 1\nmodel name\t: Some CPU @ 2 GHz\n"
+    )
+
+    assert throughput.processor(info) == "Some CPU @ 2 GHz"
+    assert throughput.processor(tmp_path / "none")
+    assert (throughput.circumstances()["device"] == throughput.processor()) == (jax.default_backend() == "cpu")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
