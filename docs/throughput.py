@@ -102,24 +102,21 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 def draw(path: Path) -> None:
     """Rate against batch size: stepping and training, by task and device, of whatever has several sizes."""
     rows = [row for row in newest(results("throughput")) if row["benchmark"] in ("stepping", "training")]
-    lines = {}
+    curves: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        lines.setdefault((row["device"], row["impl"], row["task"]), {}).setdefault(row["benchmark"], []).append(row)
-    curves = {
-        what: {name: points for name, points in benchmarks.items() if len(points) > 1}
-        for what, benchmarks in lines.items()
-    }
+        curves.setdefault((row["device"], row["impl"], row["task"], row["benchmark"]), []).append(row)
+    curves = {what: points for what, points in curves.items() if len(points) > 1}
+    colours = list(dict.fromkeys(what[:3] for what in curves))
     figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for i, ((device, impl, task), benchmarks) in enumerate((what, some) for what, some in curves.items() if some):
-        for name, points in benchmarks.items():
-            axis.plot(
-                [row["num_envs"] for row in points],
-                [row["env_steps_per_s"] for row in points],
-                color=f"C{i % 10}",
-                marker="o",
-                linestyle="-" if name == "stepping" else "--",
-                label=f"{task}, {name}, {impl}, {device}",
-            )
+    for (device, impl, task, name), points in curves.items():
+        axis.plot(
+            [row["num_envs"] for row in points],
+            [row["env_steps_per_s"] for row in points],
+            color=f"C{colours.index((device, impl, task)) % 10}",
+            marker="o",
+            linestyle="-" if name == "stepping" else "--",
+            label=f"{task}, {name}, {impl}, {device}",
+        )
     axis.set(xscale="log", yscale="log", xlabel="environments", ylabel="environment steps per second")
     axis.set_xticks(sizes := sorted({row["num_envs"] for row in rows}), [str(size) for size in sizes])
     axis.xaxis.minorticks_off()
