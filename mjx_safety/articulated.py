@@ -637,9 +637,9 @@ class Articulated:
             twists = keep(self._body_twists(system, acc))
             forces, steep, mixed, own = self._edges(touch, _at_contacts(twists, owners))
             wrenches = short.sum(system.inertias * twists, 1) + bias
-            wrenches = wrenches - self._per_body(short.sum(touch.rows * forces[:, None], 0), owners)
-            aslant = keep(short.sum(mixed[:, None] * others, 0) + 0.5 * steep * normal)
-            added = short.sum(own[:, None, None] * others[:, :, None] * others[:, None], 0)
+            wrenches = wrenches - self._per_body(dot(forces, touch.rows), owners)
+            aslant = keep(dot([0.5 * steep, *mixed], touch.rows))
+            added = dot(own, others[:, :, None] * others[:, None])
             added = added + normal[:, None] * aslant + aslant[:, None] * normal
             added, wrenches = keep((self._per_body(added, owners), wrenches))
 

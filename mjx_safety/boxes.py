@@ -32,7 +32,7 @@ GRAVITY = 9.81
 WELD = (0.02, 1.5)  # solref of a gremlin's weld
 _HELD = 0.95  # impedance of its weld where it is off by more than a millimetre
 _WORLD: Any = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # its axes
-_FRICTION = np.array(contact.FRICTION[:2], np.float32)[:, None, None, None]  # sliding alone
+_FRICTION = tuple(map(np.float32, contact.FRICTION[:2]))  # sliding alone
 
 
 @flax.struct.dataclass
@@ -121,8 +121,8 @@ class _Problem(NamedTuple):
     Attributes:
       system: of six accelerations, [..., slots, envs].
       paired: which contacts are between two slots.
-      theirs: rows of those for the other box's accelerations; None where there are none.
-      bound: factor on the Hessian for every contact, see `along`.
+      theirs: rows of those for the other box's accelerations, [directions, 6, pairs, slots, envs]; None without any.
+      bound: factor on the Hessian for every contact, see `along`; None without pairs.
     """
 
     system: newton.System
@@ -132,8 +132,8 @@ class _Problem(NamedTuple):
 
     @property
     def met(self) -> slice:
-        """The contacts that the robot may have a part in."""
-        return slice(0, self.paired.start)
+        """The contacts that the robot may have a part in, among those of all systems, see `newton.Contacts`."""
+        return slice(0, self.paired.start * self.system.start[0].size)
 
     def along(self, acc: jax.Array) -> jax.Array:
         """Accelerations along the contacts' directions, beyond the reference.
@@ -144,8 +144,9 @@ class _Problem(NamedTuple):
         along = self.system.contacts.along(acc)
         if self.theirs is None:
             return along
-        others = jnp.stack([_spread(x, self.paired) for x in acc])
-        return along - _padded(short.sum(self.theirs * others, 1), self.paired, along)
+        others = keep(jnp.stack([_spread(x, self.paired) for x in acc]))
+        felt = keep(along[:, self.paired] - short.sum(self.theirs * others, 1))
+        return jax.lax.dynamic_update_slice_in_dim(along, felt, self.paired.start, axis=1)
 
 
 class BoxPhysics:
@@ -348,29 +349,33 @@ class BoxPhysics:
         arm = _from_root(touch, meet, frames)
         forth = system.contacts.rows[:, :2, meet]
         turn = arm[0] * forth[:, 1] - arm[1] * forth[:, 0]
-        rows = keep(-touch.robot[meet] * jnp.concatenate([forth, turn[:, None]], axis=1))
+        rows = keep(-touch.robot.reshape(-1)[meet] * jnp.concatenate([forth, turn[:, None]], axis=1))
 
         def along(accs):
             own = problem.along(accs[1])
-            return own + _padded(short.sum(rows * accs[0][:, None, None], 1), meet, own)
+            apart = rows.reshape(*rows.shape[:2], problem.paired.start, *own.shape[2:])
+            felt = keep(own[:, : apart.shape[2]] + short.sum(apart * accs[0][:, None, None], 1))
+            return jax.lax.dynamic_update_slice_in_dim(own, felt, 0, axis=1)
 
         def change(accs):
             """Block elimination: the boxes' answer to the robot first, then the robot, then the boxes."""
             own = newton.terms(system, accs[1], along(accs), problem.bound)
             theirs = newton.terms(robot, accs[0])
-            stiff = newton.stiffen(rows, *(x[..., meet, :, :] for x in own.fall))
-            shared = [newton.gather(stiff[:, j:], rows[:, j : j + 1]) for j in range(len(rows[0]))]
-            mixed = jnp.stack([newton.gather(own.stiff[:, :, meet], x[:, None]) for x in jnp.moveaxis(rows, 1, 0)], 1)
-            pull = newton.gather(rows, own.forces[:, None, meet])
+            forces, fall, felt = jax.tree.map(lambda x: x[..., meet], (own.forces, own.fall, own.stiff))
+            stiff = keep(newton.stiffen(rows, *fall))
+            shared = [dot([x[j:] for x in stiff], rows[:, j : j + 1]) for j in range(len(rows[0]))]
+            mixed = [dot(felt, row[:, None]) for row in jnp.moveaxis(rows, 1, 0)]
+            shared, mixed, pull = keep((shared, mixed, dot(rows, forces)))
+            shared, pull = [newton.gather(x, accs[0]) for x in shared], newton.gather(pull, accs[0])
+            mixed = jnp.stack([newton.gather(x, accs[1]) for x in mixed], 1)
             mixed, shared, pull = keep((mixed, shared, pull))
             answer = keep(jnp.stack(spatial.solve(own.matrix, [*jnp.concatenate([own.slope[:, None], mixed], axis=1)])))
             felt = keep(short.sum(short.sum(mixed[:, :, None] * answer[:, None], 0), 2))  # all boxes'
-            shared = [short.sum(x, 1) for x in shared]
             matrix = [
                 [theirs.matrix[i][j] / self.mass + shared[j][i - j] - felt[i, 1 + j] for j in range(i + 1)]
                 for i in range(len(felt))
             ]
-            slope = theirs.slope / self.mass - short.sum(pull, 1) - felt[:, 0]
+            slope = theirs.slope / self.mass - pull - felt[:, 0]
             first = jnp.stack(spatial.solve(matrix, list(slope)))
             return first, answer[:, 0] - short.sum(answer[:, 1:] * first[:, None], 1)
 
@@ -502,7 +507,8 @@ class BoxPhysics:
         awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
         stirring = touch.robot > 0
         if problem.theirs is not None:
-            stirring |= _padded(_spread(awake, problem.paired)[None], problem.paired, stirring[None])[0]
+            by_others = stirring[problem.paired] | _spread(awake, problem.paired)
+            stirring = jax.lax.dynamic_update_slice_in_dim(stirring, by_others, problem.paired.start, axis=0)
         moves = awake | short.any(stirring & (touch.dist < 0), 0) | (self._kind.travel is not None)
 
         dt = self._timestep
@@ -515,10 +521,10 @@ class BoxPhysics:
     def _push(self, problem: _Problem, touch: _Touch, along: jax.Array, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
         contacts, meet = problem.system.contacts, problem.met
-        forces = (contacts.press(keep(along))[0] * touch.robot)[:, None, meet]
-        force = keep(list(short.sum(forces * contacts.rows[:, :3, meet], 0)))
+        forces = [(x * touch.robot.reshape(-1))[meet] for x in contacts.press(along)[0]]
+        force = keep(list(dot(forces, contacts.rows[:, :3, meet])))
         turn = cross(_from_root(touch, meet, frames), force)
-        return -self.mass * jnp.stack([short.sum(short.sum(x, 0), 0) for x in (*force, *turn)])
+        return -self.mass * newton.gather(keep(jnp.stack([*force, *turn])), frames.pos[0])
 
     def _contacts_of(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> tuple[_Touch, slice]:
         """All contacts, and which of them are between two slots."""
@@ -540,7 +546,9 @@ class BoxPhysics:
         offset = [dot(direction, rate) for direction in directions]
         offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
         stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)
-        rows, offset, stiffness = keep((_rows(directions, arm), jnp.stack(offset), stiffness))
+        rows, offset, stiffness = (
+            x.reshape(*x.shape[:-3], -1) for x in keep((_rows(directions, arm), jnp.stack(offset), stiffness))
+        )
 
         theirs, bound = None, None
         if paired.start < paired.stop:
@@ -548,6 +556,7 @@ class BoxPhysics:
             theirs = keep(_rows([[x[paired] for x in direction] for direction in directions], arm))
             bound = np.ones((len(touch.dist), 1, 1), np.float32)
             bound[paired] = 2.0
+            bound = keep(jnp.broadcast_to(bound, touch.dist.shape).reshape(-1))
         inertia, smooth = self._smooth(near, mat)
         force = [dot(row, smooth) for row in inertia]
         if self._kind.travel is not None:
@@ -704,11 +713,6 @@ def _spread(values: jax.Array, paired: slice) -> jax.Array:
     return each.reshape(num, *values.shape)
 
 
-def _padded(values: jax.Array, at: slice, like: jax.Array) -> jax.Array:
-    """Values of some contacts [directions, some, slots, envs], with zeros for the others."""
-    return jnp.pad(values, ((0, 0), (at.start, like.shape[1] - at.stop), (0, 0), (0, 0)))
-
-
 def _rows(directions: list[Vec], arm: Vec) -> jax.Array:
     """Accelerations along directions at points that those of a body give, linear ones first, [directions, 6, ...]."""
     return jnp.stack(
@@ -734,8 +738,8 @@ def _steady(frames: Frames) -> Accelerations:
 
 
 def _from_root(touch: _Touch, some: slice, frames: Frames) -> Vec:
-    """Where some contacts are, seen from the origin of the robot's root."""
-    return [x[some] - y for x, y in zip(touch.pos, frames.pos[0], strict=True)]
+    """Where some of all slots' contacts are, seen from the origin of the robot's root."""
+    return [(x - y).reshape(-1)[some] for x, y in zip(touch.pos, frames.pos[0], strict=True)]
 
 
 def _join(touches: list[_Touch]) -> _Touch:

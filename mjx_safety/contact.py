@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mjx_safety import short
 from mjx_safety.spatial import keep
 
 FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # sliding twice, turning, rolling twice
@@ -110,25 +109,29 @@ def edge_stiffness(dist: jax.Array, weight: jax.Array | float) -> jax.Array:
     return jnp.where(dist < 0, 1 / regularisation, 0.0)
 
 
-def edges(along: jax.Array, stiffness: jax.Array, friction: Any) -> tuple:
+def edges(along: Any, stiffness: jax.Array, friction: Any) -> tuple:
     """What the edges of a contact's friction pyramid do.
 
     Args:
       along: accelerations beyond the reference along the normal and the directions of friction that are solved for,
-        [1 + frictions, ...]; edges in other directions count as straight ones.
-      stiffness: D of each edge, [...].
-      friction: coefficients, [frictions, ...].
+        1 + frictions arrays; edges in other directions count as straight ones.
+      stiffness: D of each edge, an array like those.
+      friction: coefficients, one for each of those directions.
 
     Returns:
-      Forces along the directions [1 + frictions, ...], and how they fall with the accelerations: the normal's own
-      [...], and by friction what couples it to the normal and its own [frictions, ...].
+      Forces along the directions, 1 + frictions arrays, and how they fall with the accelerations: the normal's own, an
+      array, and by friction what couples it to the normal and its own, arrays each.
     """
-    normal, others = along[0], along[1:]
-    slides = normal + friction * others, normal - friction * others
-    plus, minus = (jnp.where(slide < 0, stiffness, 0.0) for slide in slides)
-    straight = jnp.where(normal < 0, (EDGES - 2 * len(friction)) * stiffness, 0.0)
-    both = plus + minus
-    steep = straight + short.sum(both, 0)
-    mixed, own = friction * (plus - minus), friction**2 * both
-    forces = jnp.concatenate([(steep * normal + short.sum(mixed * others, 0))[None], mixed * normal + own * others])
-    return keep((-forces, steep, mixed, own))
+    normal, *others = along
+    steep = jnp.where(normal < 0, (EDGES - 2 * len(others)) * stiffness, 0.0)
+    mixed, own = [], []
+    for coefficient, other in zip(friction, others, strict=True):
+        slide = coefficient * other
+        plus, minus = (jnp.where(x < 0, stiffness, 0.0) for x in (normal + slide, normal - slide))
+        steep = steep + (plus + minus)
+        mixed.append(coefficient * (plus - minus))
+        own.append(coefficient**2 * (plus + minus))
+    steep, mixed, own = keep((steep, mixed, own))
+    forces = [-sum((m * x for m, x in zip(mixed, others, strict=True)), steep * normal)]
+    forces += [-(m * normal + o * x) for m, o, x in zip(mixed, own, others, strict=True)]
+    return forces, steep, mixed, own

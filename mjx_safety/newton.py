@@ -15,19 +15,22 @@ import jax
 import jax.numpy as jnp
 
 from mjx_safety import contact, short, spatial
-from mjx_safety.spatial import keep
+from mjx_safety.spatial import dot, keep
 
 TOLERANCE = 1e-4  # relative change of the accelerations at which Newton's method has converged
 
 
 class Contacts(NamedTuple):
-    """Contacts of a system of n accelerations; the first direction is the normal, the others are those of friction.
+    """Contacts of systems of n accelerations; the first direction is the normal, the others are those of friction.
+
+    All systems' contacts lie side by side, the first of each system first: so loops over them are long enough for a
+    CPU's vectors even where few systems are solved at a time.
 
     Attributes:
-      rows: the acceleration along each direction that those of the system give, [directions, n, contacts, ...].
-      offset: what it has besides, beyond the reference [directions, contacts, ...].
-      stiffness: of each edge, 0 where nothing touches, [contacts, ...].
-      friction: coefficients [directions - 1, contacts or 1, ...].
+      rows: the acceleration along each direction that those of the system give, [directions, n, contacts * systems].
+      offset: what it has besides, beyond the reference [directions, contacts * systems].
+      stiffness: of each edge, 0 where nothing touches, [contacts * systems].
+      friction: coefficients for each direction but the first, numbers or [contacts * systems].
     """
 
     rows: jax.Array
@@ -37,11 +40,12 @@ class Contacts(NamedTuple):
 
     def along(self, acc: jax.Array) -> jax.Array:
         """Accelerations along the directions, beyond the reference [directions, contacts, ...]."""
-        return short.sum(self.rows * acc[None, :, None], 1) + self.offset
+        rows, offset = (x.reshape(*x.shape[:-1], -1, *acc.shape[1:]) for x in (self.rows, self.offset))
+        return keep(short.sum(rows * acc[None, :, None], 1) + offset)
 
     def press(self, along: jax.Array) -> tuple:
         """Forces, and how they fall, as of `contact.edges`."""
-        return contact.edges(along, self.stiffness, self.friction)
+        return contact.edges(along.reshape(self.offset.shape), self.stiffness, self.friction)
 
 
 class System(NamedTuple):
@@ -66,7 +70,7 @@ class Terms(NamedTuple):
     Attributes:
       matrix: the Hessian's lower triangle by rows, [...] each.
       slope: the gradient [n, ...].
-      forces: of the contacts along their directions [directions, contacts, ...].
+      forces: of the contacts, for each direction [contacts * systems].
       fall: how they fall with the accelerations along the directions, see `contact.edges`.
       stiff: and with those of the system, see `stiffen`.
     """
@@ -88,31 +92,34 @@ def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound:
     Args:
       system: what is minimised.
       acc: where.
-      along: accelerations along the contacts' directions where more than the system's own play a part.
-      bound: factors [contacts, ...] on the contacts' share of the Hessian.
+      along: accelerations along the contacts' directions where more than the system's own play a part, stored.
+      bound: factors [contacts * systems] on the contacts' share of the Hessian.
     """
     inertia, contacts = system.inertia, system.contacts
     slope = short.sum(inertia * acc, 1) - system.force
     if contacts is None:
         return Terms([[inertia[i, j] for j in range(i + 1)] for i in range(len(inertia))], slope)
-    forces, *fall = contacts.press(keep(contacts.along(acc) if along is None else along))
+    forces, *fall = contacts.press(contacts.along(acc) if along is None else along)
     stiff = stiffen(contacts.rows, *fall)
-    stiff = keep(stiff if bound is None else stiff * bound)
+    stiff, forces = keep((stiff if bound is None else [x * bound for x in stiff], forces))
     # By columns, each from the diagonal down.
-    columns = [inertia[j:, j] + gather(stiff[:, j:], contacts.rows[:, j : j + 1]) for j in range(len(inertia))]
-    columns, slope = keep((columns, slope - gather(contacts.rows, forces[:, None])))
+    columns = [dot([x[j:] for x in stiff], contacts.rows[:, j : j + 1]) for j in range(len(inertia))]
+    columns, pull = keep((columns, dot(forces, contacts.rows)))
+    columns = [inertia[j:, j] + gather(column, acc) for j, column in enumerate(columns)]
+    columns, slope = keep((columns, slope - gather(pull, acc)))
     return Terms([[columns[j][i - j] for j in range(i + 1)] for i in range(len(inertia))], slope, forces, fall, stiff)
 
 
-def stiffen(rows: jax.Array, steep: jax.Array, mixed: jax.Array, own: jax.Array) -> jax.Array:
-    """How forces along directions fall with the accelerations that rows are of, [directions, n, contacts, ...]."""
-    normal = steep * rows[0] + short.sum(mixed[:, None] * rows[1:], 0)
-    return jnp.concatenate([normal[None], mixed[:, None] * rows[:1] + own[:, None] * rows[1:]])
+def stiffen(rows: jax.Array, steep: jax.Array, mixed: list, own: list) -> list:
+    """How forces along directions fall with the accelerations that rows are of, for each [n, contacts * systems]."""
+    normal, *others = rows
+    across = [m * normal + o * row for m, o, row in zip(mixed, own, others, strict=True)]
+    return [dot([steep, *mixed], rows), *across]
 
 
-def gather(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Sum over directions and contacts of products of [directions, n or 1, contacts, ...], [n, ...]."""
-    return short.sum(short.sum(left * right, 0), 1)
+def gather(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Sums over contacts of [n, contacts * systems]; the systems' axes are those of an array [..., *systems]."""
+    return short.sum(values.reshape(len(values), -1, *like.shape[1:]), 1)
 
 
 def minimise(step: Callable[[Any], Any], start: Any, most: int) -> Any:

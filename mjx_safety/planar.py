@@ -226,6 +226,8 @@ class PlanarBody:
         rate = damping * short.sum(rows * qvel[:, None], 1)
         offset = jnp.concatenate([rate[:1] + spring * contact.impedance(touch.dist) * touch.dist, rate[1:]])
         stiffness = contact.edge_stiffness(touch.dist, self._weight)
-        friction = np.stack([np.full_like(rolling, contact.FRICTION[0]), rolling])
-        inertia, force, free, rows, offset, stiffness = keep((inertia, force, free, rows, offset, stiffness))
+        rolling = jnp.broadcast_to(rolling, stiffness.shape)
+        inertia, force, free, contacts = keep((inertia, force, free, (rows, offset, stiffness, rolling)))
+        rows, offset, stiffness, rolling = (x.reshape(*x.shape[:-2], -1) for x in contacts)
+        friction = np.float32(contact.FRICTION[0]), rolling
         return newton.System(inertia, force, free, newton.Contacts(rows, offset, stiffness, friction))

@@ -27,8 +27,8 @@ def cross(a: Vec, b: Vec) -> Vec:
     return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 
 
-def dot(a: list, b: list) -> Any:
-    """Scalar product."""
+def dot(a: Any, b: Any) -> Any:
+    """Scalar product of lists, or along the first axis of arrays."""
     return sum((x * y for x, y in zip(a[1:], b[1:], strict=True)), a[0] * b[0])
 
 
