@@ -141,7 +141,7 @@ class Articulated:
         self.shapes = scene.shapes(model)
         self._obstacles, self._iterations, self._contacts = obstacles, iterations, contacts
         self._radius = scene.radius(model)
-        self._friction = np.array(contact.FRICTION[:frictions], np.float32)[:, None, None]
+        self._friction = tuple(map(np.float32, contact.FRICTION[:frictions]))
         self._read_tree(model)
         self._read_joints(model)
         self._read_inertias(model)
@@ -637,7 +637,7 @@ class Articulated:
             twists = keep(self._body_twists(system, acc))
             forces, steep, mixed, own = self._edges(touch, _at_contacts(twists, owners))
             wrenches = short.sum(system.inertias * twists, 1) + bias
-            wrenches = wrenches - self._per_body(dot(forces, touch.rows), owners)
+            wrenches = wrenches - self._per_body(dot(keep(forces), touch.rows), owners)
             aslant = keep(dot([0.5 * steep, *mixed], touch.rows))
             added = dot(own, others[:, :, None] * others[:, None])
             added = added + normal[:, None] * aslant + aslant[:, None] * normal

@@ -7,7 +7,8 @@ boxes, and the weld that draws a gremlin along, in MuJoCo's formulas (`contact`)
 What is simplified beside MuJoCo: boxes and cylinders meet in at most four points; turning and rolling friction (0.005
 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
-Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs].
+Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs], and side by
+side in the solver (`newton.Contacts`).
 """
 
 from typing import Any, NamedTuple
@@ -122,7 +123,7 @@ class _Problem(NamedTuple):
       system: of six accelerations, [..., slots, envs].
       paired: which contacts are between two slots.
       theirs: rows of those for the other box's accelerations, [directions, 6, pairs, slots, envs]; None without any.
-      bound: factor on the Hessian for every contact, see `along`; None without pairs.
+      bound: factor on the Hessian for every contact, side by side, see `along`; None without pairs.
     """
 
     system: newton.System
@@ -353,22 +354,22 @@ class BoxPhysics:
 
         def along(accs):
             own = problem.along(accs[1])
-            apart = rows.reshape(*rows.shape[:2], problem.paired.start, *own.shape[2:])
-            felt = keep(own[:, : apart.shape[2]] + short.sum(apart * accs[0][:, None, None], 1))
+            robots = short.sum(newton.apart(rows, accs[1]) * accs[0][:, None, None], 1)
+            felt = keep(own[:, : problem.paired.start] + robots)
             return jax.lax.dynamic_update_slice_in_dim(own, felt, 0, axis=1)
 
         def change(accs):
             """Block elimination: the boxes' answer to the robot first, then the robot, then the boxes."""
             own = newton.terms(system, accs[1], along(accs), problem.bound)
             theirs = newton.terms(robot, accs[0])
-            forces, fall, felt = jax.tree.map(lambda x: x[..., meet], (own.forces, own.fall, own.stiff))
-            stiff = keep(newton.stiffen(rows, *fall))
+            forces, fall, boxes_stiff = jax.tree.map(lambda x: x[..., meet], (own.forces, own.fall, own.stiff))
+            stiff = keep(contact.stiffen(rows, *fall))
             shared = [dot([x[j:] for x in stiff], rows[:, j : j + 1]) for j in range(len(rows[0]))]
-            mixed = [dot(felt, row[:, None]) for row in jnp.moveaxis(rows, 1, 0)]
-            shared, mixed, pull = keep((shared, mixed, dot(rows, forces)))
-            shared, pull = [newton.gather(x, accs[0]) for x in shared], newton.gather(pull, accs[0])
+            mixed = [dot(boxes_stiff, row[:, None]) for row in jnp.moveaxis(rows, 1, 0)]
+            *robots, mixed = keep((*shared, dot(forces, rows), mixed))
+            *shared, pull = (newton.gather(x, accs[0]) for x in robots)
             mixed = jnp.stack([newton.gather(x, accs[1]) for x in mixed], 1)
-            mixed, shared, pull = keep((mixed, shared, pull))
+            shared, pull, mixed = keep((shared, pull, mixed))
             answer = keep(jnp.stack(spatial.solve(own.matrix, [*jnp.concatenate([own.slope[:, None], mixed], axis=1)])))
             felt = keep(short.sum(short.sum(mixed[:, :, None] * answer[:, None], 0), 2))  # all boxes'
             matrix = [
@@ -521,7 +522,8 @@ class BoxPhysics:
     def _push(self, problem: _Problem, touch: _Touch, along: jax.Array, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
         contacts, meet = problem.system.contacts, problem.met
-        forces = [(x * touch.robot.reshape(-1))[meet] for x in contacts.press(along)[0]]
+        robots = touch.robot.reshape(-1)[meet]
+        forces = [x[meet] * robots for x in contacts.press(along)[0]]
         force = keep(list(dot(forces, contacts.rows[:, :3, meet])))
         turn = cross(_from_root(touch, meet, frames), force)
         return -self.mass * newton.gather(keep(jnp.stack([*force, *turn])), frames.pos[0])
@@ -553,10 +555,10 @@ class BoxPhysics:
         theirs, bound = None, None
         if paired.start < paired.stop:
             arm = [x[paired] - _spread(y, paired) for x, y in zip(touch.pos, near.pos, strict=True)]
-            theirs = keep(_rows([[x[paired] for x in direction] for direction in directions], arm))
+            theirs = _rows([[x[paired] for x in direction] for direction in directions], arm)
             bound = np.ones((len(touch.dist), 1, 1), np.float32)
             bound[paired] = 2.0
-            bound = keep(jnp.broadcast_to(bound, touch.dist.shape).reshape(-1))
+            theirs, bound = keep((theirs, jnp.broadcast_to(bound, touch.dist.shape).reshape(-1)))
         inertia, smooth = self._smooth(near, mat)
         force = [dot(row, smooth) for row in inertia]
         if self._kind.travel is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mjx_safety.spatial import keep
+from mjx_safety.spatial import dot, keep
 
 FRICTION = (1.0, 1.0, 0.005, 0.0001, 0.0001)  # sliding twice, turning, rolling twice
 _TIMECONST, _DAMPRATIO = 0.02, 1.0
@@ -128,10 +128,21 @@ def edges(along: Any, stiffness: jax.Array, friction: Any) -> tuple:
     for coefficient, other in zip(friction, others, strict=True):
         slide = coefficient * other
         plus, minus = (jnp.where(x < 0, stiffness, 0.0) for x in (normal + slide, normal - slide))
-        steep = steep + (plus + minus)
+        both = plus + minus
+        steep = steep + both
         mixed.append(coefficient * (plus - minus))
-        own.append(coefficient**2 * (plus + minus))
+        own.append(coefficient**2 * both)
     steep, mixed, own = keep((steep, mixed, own))
-    forces = [-sum((m * x for m, x in zip(mixed, others, strict=True)), steep * normal)]
-    forces += [-(m * normal + o * x) for m, o, x in zip(mixed, own, others, strict=True)]
-    return forces, steep, mixed, own
+    return [-x for x in stiffen(along, steep, mixed, own)], steep, mixed, own
+
+
+def stiffen(along: Any, steep: jax.Array, mixed: list, own: list) -> list:
+    """How much forces along directions fall with accelerations along them: a term for each direction.
+
+    Args:
+      along: accelerations along the normal and the directions of friction, or how these grow with others.
+      steep, mixed, own: how forces fall, as `edges` tells.
+    """
+    normal, *others = along
+    across = [m * normal + o * other for m, o, other in zip(mixed, own, others, strict=True)]
+    return [dot([steep, *mixed], along), *across]

@@ -40,11 +40,10 @@ class Contacts(NamedTuple):
 
     def along(self, acc: jax.Array) -> jax.Array:
         """Accelerations along the directions, beyond the reference [directions, contacts, ...]."""
-        rows, offset = (x.reshape(*x.shape[:-1], -1, *acc.shape[1:]) for x in (self.rows, self.offset))
-        return keep(short.sum(rows * acc[None, :, None], 1) + offset)
+        return keep(short.sum(apart(self.rows, acc) * acc[None, :, None], 1) + apart(self.offset, acc))
 
     def press(self, along: jax.Array) -> tuple:
-        """Forces, and how they fall, as of `contact.edges`."""
+        """Forces at what `along` tells, and how they fall, [contacts * systems] each, see `contact.edges`."""
         return contact.edges(along.reshape(self.offset.shape), self.stiffness, self.friction)
 
 
@@ -72,7 +71,7 @@ class Terms(NamedTuple):
       slope: the gradient [n, ...].
       forces: of the contacts, for each direction [contacts * systems].
       fall: how they fall with the accelerations along the directions, see `contact.edges`.
-      stiff: and with those of the system, see `stiffen`.
+      stiff: and with those of the system, see `contact.stiffen`.
     """
 
     matrix: list[list]
@@ -92,7 +91,7 @@ def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound:
     Args:
       system: what is minimised.
       acc: where.
-      along: accelerations along the contacts' directions where more than the system's own play a part, stored.
+      along: accelerations along the contacts' directions where more than the system's own play a part.
       bound: factors [contacts * systems] on the contacts' share of the Hessian.
     """
     inertia, contacts = system.inertia, system.contacts
@@ -100,7 +99,7 @@ def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound:
     if contacts is None:
         return Terms([[inertia[i, j] for j in range(i + 1)] for i in range(len(inertia))], slope)
     forces, *fall = contacts.press(contacts.along(acc) if along is None else along)
-    stiff = stiffen(contacts.rows, *fall)
+    stiff = contact.stiffen(contacts.rows, *fall)
     stiff, forces = keep((stiff if bound is None else [x * bound for x in stiff], forces))
     # By columns, each from the diagonal down.
     columns = [dot([x[j:] for x in stiff], contacts.rows[:, j : j + 1]) for j in range(len(inertia))]
@@ -110,16 +109,14 @@ def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound:
     return Terms([[columns[j][i - j] for j in range(i + 1)] for i in range(len(inertia))], slope, forces, fall, stiff)
 
 
-def stiffen(rows: jax.Array, steep: jax.Array, mixed: list, own: list) -> list:
-    """How forces along directions fall with the accelerations that rows are of, for each [n, contacts * systems]."""
-    normal, *others = rows
-    across = [m * normal + o * row for m, o, row in zip(mixed, own, others, strict=True)]
-    return [dot([steep, *mixed], rows), *across]
-
-
 def gather(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Sums over contacts of [n, contacts * systems]; the systems' axes are those of an array [..., *systems]."""
-    return short.sum(values.reshape(len(values), -1, *like.shape[1:]), 1)
+    """Sums of [n, contacts * systems] over contacts, and over the first axes of systems that `like` [m, ...] lacks."""
+    return short.sum(apart(values, like), 1)
+
+
+def apart(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Contacts [..., contacts * systems] on an axis of their own, before the systems' axes in `like` [m, ...]."""
+    return values.reshape(*values.shape[:-1], -1, *like.shape[1:])
 
 
 def minimise(step: Callable[[Any], Any], start: Any, most: int) -> Any:

@@ -214,7 +214,7 @@ class PlanarBody:
         if not found:
             return newton.System(inertia, force, free, None)
         touch = jax.tree.map(lambda *x: jnp.concatenate([y[0] for y in x]), *keep([c for c, _ in found]))
-        rolling = np.concatenate([np.full((c.dist.shape[1], 1), x, np.float32) for c, x in found])
+        rolling = jnp.concatenate([jnp.full(c.dist.shape[1:], x) for c, x in found])
 
         # The robot only sees the normal, the level direction of sliding and rolling about the vertical.
         nx, ny, _ = touch.normal
@@ -226,7 +226,6 @@ class PlanarBody:
         rate = damping * short.sum(rows * qvel[:, None], 1)
         offset = jnp.concatenate([rate[:1] + spring * contact.impedance(touch.dist) * touch.dist, rate[1:]])
         stiffness = contact.edge_stiffness(touch.dist, self._weight)
-        rolling = jnp.broadcast_to(rolling, stiffness.shape)
         inertia, force, free, contacts = keep((inertia, force, free, (rows, offset, stiffness, rolling)))
         rows, offset, stiffness, rolling = (x.reshape(*x.shape[:-2], -1) for x in contacts)
         friction = np.float32(contact.FRICTION[0]), rolling

@@ -28,7 +28,7 @@ def cross(a: Vec, b: Vec) -> Vec:
 
 
 def dot(a: Any, b: Any) -> Any:
-    """Scalar product of lists, or along the first axis of arrays."""
+    """Scalar product of lists, or of arrays, which count as lists along their first axis."""
     return sum((x * y for x, y in zip(a[1:], b[1:], strict=True)), a[0] * b[0])
 
 
