@@ -2,11 +2,13 @@
 
 The original places things one after the other; each has 100 tries to keep its distance from those already placed,
 and if all fail, the whole layout starts again (engine's `sample_layout`). Here some tries of a thing are drawn at once,
-round after round, and the first valid one is taken, which is the same distribution.
+round after round, and the first valid one is taken, which is the same distribution. In a batch every layout is at a
+thing of its own: nobody waits for those that need more tries, or start again.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +20,27 @@ from mjx_safety.objects.base import Placement, Rectangle
 TRIES = 100  # of one thing, before the layout starts again
 RESTARTS = 10_000  # of a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
-AT_ONCE = 25  # tries a round, of which one is mostly valid; divides TRIES and REDRAWS
+AT_ONCE = 20  # tries a round, of which one is mostly valid; divides TRIES and REDRAWS
 DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
 _FAR = 1e6  # where things wait that have not been placed yet, out of everybody's way
+
+
+class _Layout(NamedTuple):
+    """A layout while it is drawn.
+
+    Attributes:
+      key: for the tries to come.
+      positions: float32 [num, 2]; things that have no place yet are out of everybody's way.
+      index: int32 [], the thing whose turn it is.
+      rounds: int32 [], rounds of tries that it has had.
+      restarts: int32 [], how often the layout has started again.
+    """
+
+    key: jax.Array
+    positions: jax.Array
+    index: jax.Array
+    rounds: jax.Array
+    restarts: jax.Array
 
 
 class Layout:
@@ -46,9 +66,9 @@ class Layout:
             bounds[i, : len(boxes)] = boxes
             area = np.array([(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes])
             share[i, : len(boxes)] = area / area.sum()
-        self._bounds, self._share = bounds, share
         keepout = np.array([spot.keepout for spot in spots], np.float32)
-        self._apart = keepout[:, None] + keepout[None, :] + np.float32(margin)  # [num, num], least distances
+        apart = keepout[:, None] + keepout[None, :] + np.float32(margin)  # [num, num], least distances
+        self._constraints = bounds, share, apart
 
     def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A whole layout.
@@ -56,20 +76,33 @@ class Layout:
         Returns:
           float32 [num, 2] positions in metres, and whether they are valid, bool []: False only after 10,000 restarts.
         """
-        bounds, share, apart = jnp.asarray(self._bounds), jnp.asarray(self._share), jnp.asarray(self._apart)
 
-        def attempt(key):
-            def place(placed, thing):
-                index, thing_key, *constraints = thing
-                position, valid = _find_place(thing_key, placed, *constraints, tries=TRIES)
-                return placed.at[index].set(position), valid
+        def pending(layout: _Layout) -> jax.Array:
+            return layout.index < self.num
 
-            nowhere = jnp.full((self.num, 2), _FAR, jnp.float32)
-            things = jnp.arange(self.num), jax.random.split(key, self.num), bounds, share, apart
-            positions, valid = jax.lax.scan(place, nowhere, things)
-            return positions, valid.all()
+        def place(layout: _Layout) -> _Layout:
+            """One round of tries for the thing whose turn it is."""
+            index = layout.index
+            key, draw = jax.random.split(layout.key)
+            position, valid = _draw(draw, layout.positions, *(jnp.asarray(x)[index] for x in self._constraints))
+            spent = ~valid & (layout.rounds == TRIES // AT_ONCE - 1)
+            restarts = jnp.minimum(layout.restarts + spent.astype(jnp.int32), RESTARTS)
+            again = spent & (restarts < RESTARTS)  # the last layout is kept, whatever it is
+            placed = valid | (spent & ~again)
+            here = placed & (jnp.arange(self.num) == index)
+            positions = jnp.where(here[:, None], position, layout.positions)
+            return _Layout(
+                key=key,
+                positions=jnp.where(again, _FAR, positions),
+                index=jnp.where(again, 0, index + placed.astype(jnp.int32)),
+                rounds=jnp.where(valid | spent, 0, layout.rounds + 1),
+                restarts=restarts,
+            )
 
-        return sparse.until(attempt, key, (), tries=RESTARTS, fraction=4)
+        zero = jnp.int32(0)
+        start = _Layout(key, jnp.full((self.num, 2), _FAR, jnp.float32), zero, zero, zero)
+        layout = sparse.loop(pending, place, start, fraction=8)
+        return layout.positions, layout.restarts < RESTARTS
 
     def resample(self, key: jax.Array, index: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A new place for one thing among the others, where these are now.
@@ -82,8 +115,19 @@ class Layout:
         Returns:
           float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
         """
-        constraints = (jnp.asarray(x[index]) for x in (self._bounds, self._share, self._apart))
-        return _find_place(key, positions.at[index].set(_FAR), *constraints, tries=REDRAWS)
+        constraints = tuple(jnp.asarray(x[index]) for x in self._constraints)
+
+        def pending(carry: tuple) -> jax.Array:
+            _, _, valid, rounds, _ = carry
+            return ~valid & (rounds < REDRAWS // AT_ONCE)
+
+        def place(carry: tuple) -> tuple:
+            key, _, _, rounds, positions = carry
+            key, draw = jax.random.split(key)
+            return key, *_draw(draw, positions, *constraints), rounds + 1, positions
+
+        start = key, positions[index], jnp.array(False), jnp.int32(0), positions.at[index].set(_FAR)
+        return sparse.loop(pending, place, start, fraction=1)[1:3]
 
 
 def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
@@ -118,28 +162,22 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
         )
 
 
-def _find_place(
-    key: jax.Array, placed: jax.Array, bounds: jax.Array, share: jax.Array, apart: jax.Array, *, tries: int
-) -> tuple[jax.Array, jax.Array]:
-    """A place in rectangles [most, 4], chosen by their `share` [most], `apart` [num] from all that is placed [num, 2].
-
-    Returns:
-      float32 [2], and whether it is valid, bool []: False after `tries` draws without success.
-    """
-    return sparse.until(_draw, key, (placed, bounds, share, apart), tries=tries // AT_ONCE, fraction=1)
-
-
 def _draw(
     key: jax.Array, placed: jax.Array, bounds: jax.Array, share: jax.Array, apart: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The first valid one of AT_ONCE uniform draws, float32 [2], and whether there is one, bool []."""
+    """The first valid one of AT_ONCE uniform draws, float32 [2], and whether there is one, bool [].
+
+    They are drawn from rectangles [most, 4], chosen by their `share` [most], and valid where they lie `apart` [num]
+    from all that is placed [num, 2].
+    """
     which, where = jax.random.split(key)
     box = bounds[0]
     if len(share) > 1:
         box = bounds[jax.random.choice(which, len(share), (AT_ONCE,), p=share)]
-    unit = jax.random.uniform(where, (AT_ONCE, 2))
-    drawn = box[..., :2] + unit * (box[..., 2:] - box[..., :2])
-    dx = drawn[:, None, 0] - placed[:, 0]
-    dy = drawn[:, None, 1] - placed[:, 1]
+    x, y = jax.random.uniform(where, (2, AT_ONCE))
+    x = box[..., 0] + x * (box[..., 2] - box[..., 0])
+    y = box[..., 1] + y * (box[..., 3] - box[..., 1])
+    dx, dy = x[:, None] - placed[:, 0], y[:, None] - placed[:, 1]
     valid = short.all(dx * dx + dy * dy >= apart * apart, 1)
-    return drawn[jnp.argmax(valid)], valid.any()
+    first = jnp.argmax(valid)
+    return jnp.stack([x[first], y[first]]), valid.any()

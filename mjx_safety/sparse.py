@@ -3,8 +3,8 @@
 `jax.lax.cond` becomes a select when it is batched, so every environment pays for both branches. Most of what an
 environment step may have to do is rare: a new episode, a new goal, a collision. `cond` gathers the environments
 whose predicate holds into chunks, runs the function on one chunk after the other in a `while_loop`, and
-scatters the results back. With nothing to do the loop does not run at all. `until` does the same for what has to be
-tried until it succeeds.
+scatters the results back. With nothing to do the loop does not run at all. `loop` does the same for loops that take one
+environment more rounds than another.
 """
 
 import functools
@@ -47,45 +47,40 @@ def cond(
     return batched(many, one)(pred, args, otherwise)
 
 
-def until(attempt: Callable[..., tuple], key: jax.Array, args: tuple, *, tries: int, fraction: int) -> tuple:
-    """`attempt(key, *args)` with new keys until it is valid; in a batch only those that still wait try again.
+def loop(pending: Callable[[Any], jax.Array], work: Callable[[Any], Any], start: Any, *, fraction: int) -> Any:
+    """`jax.lax.while_loop` of one environment; in a batch only those that are pending take another round.
+
+    All at once while many are, then the rest in chunks.
 
     Args:
-      attempt: pure function of one environment: an array, and whether it is valid, bool []; it must not close over
-        traced values.
-      key: random key.
-      args: arrays.
-      tries: most attempts.
+      pending: pure function of one environment's carry: whether it goes on, bool [].
+      work: pure function of one environment from carry to carry; neither may close over traced values.
+      start: carry, a pytree of arrays.
       fraction: as of `cond`.
 
     Returns:
-      What the last attempt yielded.
+      The last carry.
     """
 
-    def again(key, *args):
-        key, draw = jax.random.split(key)
-        return key, *attempt(draw, *args)
+    def many(start):
+        num = len(jax.tree.leaves(start)[0])
 
-    def many(keys, *args):
-        num = len(keys)
-        chunk = _chunk(num, fraction)
+        def advance(size, carry):
+            rows = jnp.nonzero(jax.vmap(pending)(carry), size=size, fill_value=num)[0].astype(jnp.int32)
+            new = jax.vmap(work)(jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), carry))
+            return jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), carry, new)
 
-        def waiting(carry):
-            _, _, valid, count = carry
-            return ~valid & (count < tries)
+        carry, chunk = start, _chunk(num, fraction)
+        for size in sorted({num, chunk}, reverse=True):
+            least = 1 if size == chunk else int(size * WORTH)
+            carry = jax.lax.while_loop(
+                lambda carry, least=least: jax.vmap(pending)(carry).sum() >= least,
+                functools.partial(advance, size),
+                carry,
+            )
+        return carry
 
-        def work(carry):
-            keys, value, valid, count = carry
-            rows = jnp.nonzero(waiting(carry), size=chunk, fill_value=num)[0].astype(jnp.int32)
-            new = jax.vmap(again)(*(jnp.take(x, rows, axis=0, mode="clip") for x in (keys, *args)))
-            done = (x.at[rows].set(y, mode="drop") for x, y in zip((keys, value, valid), new, strict=True))
-            return *done, count.at[rows].add(1, mode="drop")
-
-        value, valid = (jnp.zeros(x.shape, x.dtype) for x in jax.eval_shape(jax.vmap(attempt), keys, *args))
-        start = keys, value, valid, jnp.zeros(num, jnp.int32)
-        return jax.lax.while_loop(lambda carry: waiting(carry).any(), work, start)[1:3]
-
-    return batched(many)(key, *args)
+    return batched(many, lambda start: jax.lax.while_loop(pending, work, start))(start)
 
 
 def batch_cond(

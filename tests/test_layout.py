@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 import mjx_safety
-from mjx_safety.layout import TRIES, Layout, _find_place
+from mjx_safety import layout as sampling
+from mjx_safety.layout import TRIES, Layout
 from mjx_safety.objects import Hazards, Placement
 from tests.conftest import GOLDEN, compiled
 
@@ -89,14 +90,13 @@ def test_a_thing_is_placed_anew_among_the_others():
     assert np.linalg.norm(np.asarray(places) + 0.5, axis=-1).min() < 0.1  # its own old place is free
 
 
-def test_a_place_that_is_hard_to_find_takes_all_its_tries():
+def test_a_place_that_is_hard_to_find_takes_all_its_tries(monkeypatch):
     # Only the corners are far enough from the middle: four circular ends, 1.34 % of the square.
     layout = Layout([*Placement(0.0, locations=((0.0, 0.0),)).split(1), Placement(0.0)], EXTENTS, margin=1.3)
     share = (4 - 1.3**2 * (np.pi - 4 * np.arccos(1 / 1.3)) - 4 * (1.3**2 - 1) ** 0.5) / 4
     keys, middle = jax.random.split(jax.random.key(0), 4000), jnp.zeros((2, 2))
-    constraints = (jnp.asarray(x[1]) for x in (layout._bounds, layout._share, layout._apart))
-    placed = middle.at[1].set(1e6), *constraints
-    _, valid = jax.vmap(lambda key: _find_place(key, *placed, tries=TRIES))(keys)
+    monkeypatch.setattr(sampling, "RESTARTS", 1)  # the first failure is the last
+    _, valid = jax.vmap(layout.sample)(keys)
     assert abs(np.mean(valid) - (1 - (1 - share) ** TRIES)) < 0.03  # 0.74; one round would give 0.29
     places, valid = jax.device_get(jax.vmap(lambda key: layout.resample(key, 1, middle))(keys))
     assert valid.all()
@@ -108,6 +108,26 @@ def test_a_full_world_is_reported():
     layout = Layout([Placement(0.75), Placement(0.3)], EXTENTS, margin=0.0)
     _, valid = layout.resample(jax.random.key(0), 1, jnp.zeros((2, 2)))
     assert not valid
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_a_layout_without_room_is_reported_and_whole(monkeypatch, restarts):
+    """Two things that never find room, and one that does: the last attempt's places, all within the extents."""
+    monkeypatch.setattr(sampling, "RESTARTS", restarts)
+    fixed = Placement(0.9, locations=((0.0, 0.0),))
+    layout = Layout([*fixed.split(1), Placement(0.7), Placement(0.7), Placement(0.0)], EXTENTS, margin=0.0)
+    positions, valid = jax.vmap(layout.sample)(jax.random.split(jax.random.key(0), 16))
+    assert not np.asarray(valid).any()
+    assert np.abs(positions).max() <= 1
+    assert np.linalg.norm(np.asarray(positions)[:, 3], axis=-1).min() >= 0.9 - 1e-6
+
+
+def test_a_layout_starts_again_until_it_finds_room():
+    # The second thing fits in a corner at the most, and only while the first one is not in the middle.
+    layout = Layout([Placement(0.1), Placement(0.25)], EXTENTS, margin=1.0)
+    positions, valid = jax.vmap(layout.sample)(jax.random.split(jax.random.key(0), 500))
+    assert np.asarray(valid).all()
+    assert np.linalg.norm(positions[:, 0] - positions[:, 1], axis=-1).min() >= 1.35 - 1e-6
 
 
 def test_fixed_places_and_rectangles_are_kept():

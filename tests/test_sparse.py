@@ -117,25 +117,30 @@ def test_empty_arrays_pass_through_nested_batches():
     assert nothing.shape == (2, 3, 0)
 
 
-def test_until_gives_each_what_it_would_get_alone():
-    """A batch of waits, nested or not, is its single waits; who runs out of tries is not valid."""
+def test_a_loop_gives_each_what_it_would_get_alone():
+    """A batch of loops, nested or not, is its single loops, however many rounds each of them takes."""
 
-    def attempt(key, limit):
-        x = jax.random.uniform(key)
-        return x, x < limit
+    def pending(carry):
+        return (carry["x"] > carry["limit"]) & (carry["rounds"] < 40)
+
+    def again(carry):
+        key, draw = jax.random.split(carry["key"])
+        return carry | {"key": key, "x": jax.random.uniform(draw), "rounds": carry["rounds"] + 1}
 
     def wait(key, limit):
-        return sparse.until(attempt, key, (limit,), tries=40, fraction=3)
+        start = {"key": key, "x": jnp.float32(2.0), "limit": limit, "rounds": jnp.int32(0)}
+        last = sparse.loop(pending, again, start, fraction=3)
+        return last["x"], last["rounds"]
 
-    keys, limits = jax.random.split(jax.random.key(0), 12), jnp.linspace(-0.1, 1.0, 12)
-    values, valid = jax.jit(jax.vmap(wait))(keys, limits)
-    np.testing.assert_array_equal(valid, values < limits)
-    assert not valid[0]
-    assert valid[2:].all()
+    keys, limits = jax.random.split(jax.random.key(0), 24), jnp.linspace(-0.1, 1.0, 24)
+    values, rounds = jax.jit(jax.vmap(wait))(keys, limits)
+    assert rounds[0] == 40
+    assert (values[3:] <= limits[3:]).all()
+    assert len(np.unique(rounds)) > 5
     single = jax.jit(wait)
-    for i in range(12):
-        np.testing.assert_array_equal(single(keys[i], limits[i])[0], values[i])
-    nested = jax.jit(jax.vmap(jax.vmap(wait)))(keys.reshape(3, 4), limits.reshape(3, 4))
+    for i in range(24):
+        np.testing.assert_array_equal(single(keys[i], limits[i]), (values[i], rounds[i]))
+    nested = jax.jit(jax.vmap(jax.vmap(wait)))(keys.reshape(6, 4), limits.reshape(6, 4))
     np.testing.assert_array_equal(nested[0].ravel(), values)
 
 
