@@ -1,11 +1,13 @@
 """Safety Gym's pseudo-lidar: what the robot sees of one kind of object, as pure array functions."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from mjx_safety import checks, short, spatial
+from mjx_safety.batching import batched
 from mjx_safety.geometry import entries, heading, rotate_back
 
 
@@ -48,27 +50,39 @@ class Lidar:
         """
         if not len(positions):
             return jnp.zeros(self.num_bins)
-        # Written out by components: XLA's loops over arrays whose last axis is three are not vectorised.
-        away = [positions[:, 0] - robot_pos[0], positions[:, 1] - robot_pos[1], -robot_pos[2]]
-        ahead, left = spatial.keep(spatial.back(entries(robot_mat), away)[:2])  # [num]
+        return batched(self._read)(robot_pos, robot_mat, positions)
+
+    def _read(self, robot_pos: jax.Array, robot_mat: jax.Array, positions: jax.Array) -> jax.Array:
+        """`read` of a batch, [num_envs, num_bins]."""
+        ahead, left = jax.vmap(_seen_from)(robot_pos, robot_mat, positions)
+        # All things of all environments on one axis: XLA's loops over a few are not vectorised.
+        ahead, left = spatial.keep((ahead.ravel(), left.ravel()))
         dist = jnp.sqrt(ahead * ahead + left * left)
         turn = heading(ahead, left) / (2 * jnp.pi)
-        sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # [num], in [0, num_bins]
+        sector = jnp.where(turn < 0, turn + 1.0, turn) * self.num_bins  # in [0, num_bins]
         if self.max_dist is None:
             closeness = jnp.exp(-self.exp_gain * dist)
         else:
             closeness = jnp.maximum(0.0, self.max_dist - dist) / self.max_dist
-        sector, closeness = spatial.keep((sector, closeness))
+        sector, closeness = (x.reshape((*positions.shape[:2], 1)) for x in spatial.keep((sector, closeness)))
+        seen = (closeness[:, i] * self._share(sector[:, i]) for i in range(positions.shape[1]))
+        return short.greater(functools.reduce(short.greater, seen), 0.0)
 
+    def _share(self, sector: jax.Array) -> jax.Array:
+        """How much of a thing each bin shows, float32 [..., num_bins]; less than 0 is none of it."""
         bins = jnp.arange(self.num_bins, dtype=jnp.float32)
-        if self.alias:
-            apart = jnp.abs(sector[:, None] - (bins + 0.5))  # from the middle of each bin, [num, num_bins]
-            # Within a bin all of it; half-way into it, half of it in either neighbour.
-            apart = short.lesser(apart, self.num_bins - apart)
-            share = short.lesser(1.5 - apart, 1.0)  # none of it beyond, where this is less than 0
-        else:
-            share = jnp.where(bins == jnp.minimum(jnp.floor(sector), self.num_bins - 1)[:, None], 1.0, 0.0)
-        return short.greater(short.max(closeness[:, None] * share, 0), 0.0)
+        if not self.alias:
+            return jnp.where(bins == jnp.minimum(jnp.floor(sector), self.num_bins - 1), 1.0, 0.0)
+        apart = jnp.abs(sector - (bins + 0.5))  # from the middle of each bin
+        # Within a bin all of it; half-way into it, half of it in either neighbour.
+        apart = short.lesser(apart, self.num_bins - apart)
+        return short.lesser(1.5 - apart, 1.0)
+
+
+def _seen_from(robot_pos: jax.Array, robot_mat: jax.Array, positions: jax.Array) -> list[jax.Array]:
+    """Metres ahead and to the left of the robot, [num] each, of positions on the floor [num, 3]."""
+    away = [positions[:, 0] - robot_pos[0], positions[:, 1] - robot_pos[1], -robot_pos[2]]
+    return spatial.back(entries(robot_mat), away)[:2]
 
 
 def compass(robot_pos: jax.Array, robot_mat: jax.Array, position: jax.Array, size: int) -> jax.Array:
