@@ -208,9 +208,6 @@ def measure(timed: list[Program], args: Args, frame_skip: int) -> list[dict[str,
 
 def circumstances() -> dict[str, Any]:
     """Where and with what the measurement is taken."""
-    root = Path(__file__).parent.parent
-    describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    git = subprocess.run(describe, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     device = jax.devices()[0]
     installed = {package.name: package.version for package in importlib.metadata.distributions()}
     return {
@@ -220,8 +217,20 @@ def circumstances() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "versions": {"python": platform.python_version()} | {name: installed.get(name) for name in PACKAGES},
-        "commit": git or None,
+        "commit": commit(Path(__file__).parent.parent),
     }
+
+
+def commit(root: Path) -> str | None:
+    """The commit of a checkout, "-dirty" where tracked files differ from it, results apart; None outside of one."""
+    if not shutil.which("git"):
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    return git("describe", "--always", "--dirty" if changed else "--always") or None
 
 
 def processor(info: Path = Path("/proc/cpuinfo")) -> str:

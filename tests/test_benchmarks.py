@@ -5,6 +5,8 @@ import functools
 import json
 import math
 import pathlib
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -282,6 +284,28 @@ def test_results_name_the_cpu(tmp_path):
     assert throughput.processor(info) == "Some CPU @ 2 GHz"
     assert throughput.processor(tmp_path / "none")
     assert (throughput.circumstances()["device"] == throughput.processor()) == (jax.default_backend() == "cpu")
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_results_name_the_commit_and_whether_more_than_results_has_changed(tmp_path):
+    def git(*words):
+        me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        return subprocess.run(["git", "-C", str(tmp_path), *me, *words], capture_output=True, text=True, check=True)
+
+    code, results = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "rows.jsonl"
+    results.parent.mkdir(parents=True)
+    git("init")
+    assert throughput.commit(tmp_path) is None  # nothing to name yet
+    code.write_text("1")
+    results.write_text("1")
+    git("add", ".")
+    git("commit", "-m", "one")
+    name = git("rev-parse", "--short", "HEAD").stdout.strip()
+
+    results.write_text("2")
+    assert throughput.commit(tmp_path) == name
+    code.write_text("2")
+    assert throughput.commit(tmp_path) == f"{name}-dirty"
 
 
 @pytest.mark.parametrize(
