@@ -3,7 +3,7 @@
 The original places things one after the other; each has 100 tries to keep its distance from those already placed,
 and if all fail, the whole layout starts again (engine's `sample_layout`). Here some tries of a thing are drawn at once,
 round after round, and the first valid one is taken, which is the same distribution. In a batch every layout is at a
-thing of its own: nobody waits for those that need more tries, or start again.
+thing of its own, so that those that need more tries, or start again, do not hold up the others.
 """
 
 import math
@@ -18,7 +18,7 @@ from mjx_safety import short, sparse
 from mjx_safety.objects.base import Placement, Rectangle
 
 TRIES = 100  # of one thing, before the layout starts again
-RESTARTS = 10_000  # of a whole layout
+ATTEMPTS = 10_000  # at a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
 AT_ONCE = 20  # tries a round, of which one is mostly valid; divides TRIES and REDRAWS
 DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
@@ -33,14 +33,14 @@ class _Layout(NamedTuple):
       positions: float32 [num, 2]; things that have no place yet are out of everybody's way.
       index: int32 [], the thing whose turn it is.
       rounds: int32 [], rounds of tries that it has had.
-      restarts: int32 [], how often the layout has started again.
+      failures: int32 [], attempts at the layout that have failed.
     """
 
     key: jax.Array
     positions: jax.Array
     index: jax.Array
     rounds: jax.Array
-    restarts: jax.Array
+    failures: jax.Array
 
 
 class Layout:
@@ -74,7 +74,7 @@ class Layout:
         """A whole layout.
 
         Returns:
-          float32 [num, 2] positions in metres, and whether they are valid, bool []: False only after 10,000 restarts.
+          float32 [num, 2] positions in metres, and whether they are valid, bool []: False only after 10,000 attempts.
         """
 
         def pending(layout: _Layout) -> jax.Array:
@@ -86,8 +86,8 @@ class Layout:
             key, draw = jax.random.split(layout.key)
             position, valid = _draw(draw, layout.positions, *(jnp.asarray(x)[index] for x in self._constraints))
             spent = ~valid & (layout.rounds == TRIES // AT_ONCE - 1)
-            restarts = jnp.minimum(layout.restarts + spent.astype(jnp.int32), RESTARTS)
-            again = spent & (restarts < RESTARTS)  # the last layout is kept, whatever it is
+            failures = layout.failures + spent.astype(jnp.int32)
+            again = spent & (failures < ATTEMPTS)  # the last layout is kept, whatever it is
             placed = valid | (spent & ~again)
             here = placed & (jnp.arange(self.num) == index)
             positions = jnp.where(here[:, None], position, layout.positions)
@@ -96,13 +96,13 @@ class Layout:
                 positions=jnp.where(again, _FAR, positions),
                 index=jnp.where(again, 0, index + placed.astype(jnp.int32)),
                 rounds=jnp.where(valid | spent, 0, layout.rounds + 1),
-                restarts=restarts,
+                failures=failures,
             )
 
         zero = jnp.int32(0)
         start = _Layout(key, jnp.full((self.num, 2), _FAR, jnp.float32), zero, zero, zero)
         layout = sparse.loop(pending, place, start, fraction=8)
-        return layout.positions, layout.restarts < RESTARTS
+        return layout.positions, layout.failures < ATTEMPTS
 
     def resample(self, key: jax.Array, index: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A new place for one thing among the others, where these are now.
@@ -115,7 +115,6 @@ class Layout:
         Returns:
           float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
         """
-        constraints = tuple(jnp.asarray(x[index]) for x in self._constraints)
 
         def pending(carry: tuple) -> jax.Array:
             _, _, valid, rounds, _ = carry
@@ -124,6 +123,7 @@ class Layout:
         def place(carry: tuple) -> tuple:
             key, _, _, rounds, positions = carry
             key, draw = jax.random.split(key)
+            constraints = (jnp.asarray(x[index]) for x in self._constraints)
             return key, *_draw(draw, positions, *constraints), rounds + 1, positions
 
         start = key, positions[index], jnp.array(False), jnp.int32(0), positions.at[index].set(_FAR)
@@ -174,7 +174,7 @@ def _draw(
     box = bounds[0]
     if len(share) > 1:
         box = bounds[jax.random.choice(which, len(share), (AT_ONCE,), p=share)]
-    x, y = jax.random.uniform(where, (2, AT_ONCE))
+    x, y = jax.random.uniform(where, (2, AT_ONCE), jnp.float32)
     x = box[..., 0] + x * (box[..., 2] - box[..., 0])
     y = box[..., 1] + y * (box[..., 3] - box[..., 1])
     dx, dy = x[:, None] - placed[:, 0], y[:, None] - placed[:, 1]

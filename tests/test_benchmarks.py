@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -287,9 +288,12 @@ def test_results_name_the_cpu(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
-def test_results_name_the_commit_and_whether_more_than_results_has_changed(tmp_path):
+def test_results_name_the_commit_and_whether_more_than_results_has_changed(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)  # a hook's, which would point at the checkout that it runs in
+
     def git(*words):
-        me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        me = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false"]
         return subprocess.run(["git", "-C", str(tmp_path), *me, *words], capture_output=True, text=True, check=True)
 
     code, results = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "rows.jsonl"

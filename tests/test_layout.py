@@ -95,7 +95,7 @@ def test_a_place_that_is_hard_to_find_takes_all_its_tries(monkeypatch):
     layout = Layout([*Placement(0.0, locations=((0.0, 0.0),)).split(1), Placement(0.0)], EXTENTS, margin=1.3)
     share = (4 - 1.3**2 * (np.pi - 4 * np.arccos(1 / 1.3)) - 4 * (1.3**2 - 1) ** 0.5) / 4
     keys, middle = jax.random.split(jax.random.key(0), 4000), jnp.zeros((2, 2))
-    monkeypatch.setattr(sampling, "RESTARTS", 1)  # the first failure is the last
+    monkeypatch.setattr(sampling, "ATTEMPTS", 1)  # the first failure is the last
     _, valid = jax.vmap(layout.sample)(keys)
     assert abs(np.mean(valid) - (1 - (1 - share) ** TRIES)) < 0.03  # 0.74; one round would give 0.29
     places, valid = jax.device_get(jax.vmap(lambda key: layout.resample(key, 1, middle))(keys))
@@ -110,10 +110,10 @@ def test_a_full_world_is_reported():
     assert not valid
 
 
-@pytest.mark.parametrize("restarts", [1, 3])
-def test_a_layout_without_room_is_reported_and_whole(monkeypatch, restarts):
-    """Two things that never find room, and one that does: the last attempt's places, all within the extents."""
-    monkeypatch.setattr(sampling, "RESTARTS", restarts)
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_layout_without_room_is_reported_and_whole(monkeypatch, attempts):
+    """Round a thing that is fixed, two that never find room and one that does: the places of the last attempt."""
+    monkeypatch.setattr(sampling, "ATTEMPTS", attempts)
     fixed = Placement(0.9, locations=((0.0, 0.0),))
     layout = Layout([*fixed.split(1), Placement(0.7), Placement(0.7), Placement(0.0)], EXTENTS, margin=0.0)
     positions, valid = jax.vmap(layout.sample)(jax.random.split(jax.random.key(0), 16))
@@ -122,12 +122,31 @@ def test_a_layout_without_room_is_reported_and_whole(monkeypatch, restarts):
     assert np.linalg.norm(np.asarray(positions)[:, 3], axis=-1).min() >= 0.9 - 1e-6
 
 
-def test_a_layout_starts_again_until_it_finds_room():
-    # The second thing fits in a corner at the most, and only while the first one is not in the middle.
-    layout = Layout([Placement(0.1), Placement(0.25)], EXTENTS, margin=1.0)
-    positions, valid = jax.vmap(layout.sample)(jax.random.split(jax.random.key(0), 500))
+def test_a_layout_starts_again_as_rejection_sampling_does():
+    """Layouts of which about one attempt in five fails, beside the original's way: one draw after the other."""
+    keepouts, apart, num = (0.1, 0.25), 1.35, 2000
+    layout = Layout([Placement(keepout) for keepout in keepouts], EXTENTS, margin=1.0)
+    positions, valid = jax.vmap(layout.sample)(jax.random.split(jax.random.key(0), num))
     assert np.asarray(valid).all()
-    assert np.linalg.norm(positions[:, 0] - positions[:, 1], axis=-1).min() >= 1.35 - 1e-6
+    assert (np.abs(positions) <= 1 - np.array(keepouts)[:, None] + 1e-6).all()
+
+    rng, expected, failed = np.random.default_rng(0), [], 0
+    while len(expected) < num:
+        first = rng.uniform(-0.9, 0.9, 2)
+        tries = rng.uniform(-0.75, 0.75, (TRIES, 2))
+        free = np.flatnonzero(np.linalg.norm(tries - first, axis=1) >= apart)
+        if len(free):
+            expected.append((first, tries[free[0]]))
+        failed += not len(free)
+    assert failed > num / 10
+    for got, want in zip(np.abs(positions).reshape(num, 4).T, np.abs(expected).reshape(num, 4).T, strict=True):
+        assert stats.ks_2samp(got, want).pvalue > 1e-3
+
+
+def test_a_batch_of_compiled_resets_is_its_single_resets(goal1):
+    keys = jax.random.split(jax.random.key(3), 3)
+    places = jax.jit(jax.vmap(jax.jit(lambda key: goal1.env._draw(key)[1])))(keys)
+    np.testing.assert_allclose(places[1], goal1.reset(keys[1]).places, atol=1e-6)
 
 
 def test_fixed_places_and_rectangles_are_kept():

@@ -144,6 +144,35 @@ def test_a_loop_gives_each_what_it_would_get_alone():
     np.testing.assert_array_equal(nested[0].ravel(), values)
 
 
+@pytest.mark.parametrize(
+    ("rounds", "sizes"),
+    [
+        ([0] * 32, []),
+        ([1] * 32, [32]),
+        ([1] * 10 + [0] * 22, [32]),
+        ([1] * 9 + [0] * 23, [8, 8]),
+        ([3, 1, 1, 1] * 8, [32, 8, 8]),
+        ([2], [1, 1]),
+        ([1, 2, 3], [3, 3, 3]),
+        ([1] * 9, [9]),
+        ([2] + [1] * 8, [9, 8]),
+    ],
+)
+def test_a_loop_takes_all_while_many_are_pending_and_then_chunks(rounds, sizes):
+    seen = []
+    minus = jax.custom_batching.custom_vmap(lambda x: x - 1)
+
+    @minus.def_vmap
+    def _(size, _, x):
+        jax.debug.callback(lambda _: seen.append(size), x)
+        return x - 1, True
+
+    out = jax.jit(jax.vmap(lambda x: sparse.loop(lambda x: x > 0, minus, x, fraction=4)))(jnp.array(rounds))
+    jax.effects_barrier()
+    assert not out.any()
+    assert sorted(seen) == sorted(sizes)
+
+
 def test_what_goes_in_one_go_is_one_call_on_a_cpu():
     def halve(x):
         return jax.lax.while_loop(lambda x: (x > 1).any(), lambda x: jnp.where(x > 1, x / 2, x), x)
