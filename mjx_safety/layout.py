@@ -117,17 +117,17 @@ class Layout:
         """
 
         def pending(carry: tuple) -> jax.Array:
-            _, _, valid, rounds, _ = carry
+            _, _, valid, rounds = carry
             return ~valid & (rounds < REDRAWS // AT_ONCE)
 
-        def place(carry: tuple) -> tuple:
-            key, _, _, rounds, positions = carry
+        def place(carry: tuple, others: jax.Array) -> tuple:
+            key, _, _, rounds = carry
             key, draw = jax.random.split(key)
             constraints = (jnp.asarray(x[index]) for x in self._constraints)
-            return key, *_draw(draw, positions, *constraints), rounds + 1, positions
+            return key, *_draw(draw, others, *constraints), rounds + 1
 
-        start = key, positions[index], jnp.array(False), jnp.int32(0), positions.at[index].set(_FAR)
-        return sparse.loop(pending, place, start, fraction=1)[1:3]
+        start = key, positions[index], jnp.array(False), jnp.int32(0)
+        return sparse.loop(pending, place, start, positions.at[index].set(_FAR), fraction=1)[1:3]
 
 
 def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:

@@ -47,40 +47,42 @@ def cond(
     return batched(many, one)(pred, args, otherwise)
 
 
-def loop(pending: Callable[[Any], jax.Array], work: Callable[[Any], Any], start: Any, *, fraction: int) -> Any:
+def loop(
+    pending: Callable[[Any], jax.Array],
+    work: Callable[..., Any],
+    start: Any,
+    *fixed: Any,
+    fraction: int,
+) -> Any:
     """`jax.lax.while_loop` of one environment; in a batch only those that are pending take another round.
 
     All at once while many are, then the rest in chunks.
 
     Args:
       pending: pure function of one environment's carry: whether it goes on, bool [].
-      work: pure function of one environment from carry to carry; neither may close over traced values.
+      work: pure function of one environment from carry, and `fixed`, to carry; neither may close over traced values.
       start: carry, a pytree of arrays.
+      fixed: pytrees of arrays that stay as they are.
       fraction: as of `cond`.
 
     Returns:
       The last carry.
     """
 
-    def many(start):
+    def many(start, *fixed):
         num = len(jax.tree.leaves(start)[0])
 
         def advance(size, carry):
             rows = jnp.nonzero(jax.vmap(pending)(carry), size=size, fill_value=num)[0].astype(jnp.int32)
-            new = jax.vmap(work)(jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), carry))
-            return jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), carry, new)
+            return _replace(carry, rows, work, carry, *fixed)
 
-        carry, chunk = start, _chunk(num, fraction)
-        for size in sorted({num, chunk}, reverse=True):
-            least = 1 if size == chunk else int(size * WORTH)
-            carry = jax.lax.while_loop(
-                lambda carry, least=least: jax.vmap(pending)(carry).sum() >= least,
-                functools.partial(advance, size),
-                carry,
-            )
-        return carry
+        sizes = {num, _chunk(num, fraction)}
+        return _in_chunks(sizes, lambda carry: jax.vmap(pending)(carry).sum(), advance, start)
 
-    return batched(many, lambda start: jax.lax.while_loop(pending, work, start))(start)
+    def one(start, *fixed):
+        return jax.lax.while_loop(pending, lambda carry: work(carry, *fixed), start)
+
+    return batched(many, one)(start, *fixed)
 
 
 def batch_cond(
@@ -89,28 +91,35 @@ def batch_cond(
     """`cond` of a batch: `pred` bool [N], and pytrees with that leading axis; `fn`, of one, may close over anything."""
     num = pred.shape[0]
     chunk = _chunk(num, fraction)
-    sizes = sorted({chunk, chunk * max(1, min(larger, num // chunk))}, reverse=True)
+    sizes = {chunk, chunk * max(1, min(larger, num // chunk))}
     place = jnp.cumsum(pred, dtype=jnp.int32)
     count = place[-1]
     # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
-    rows = jnp.full(num + sizes[0], num, jnp.int32)
+    rows = jnp.full(num + max(sizes), num, jnp.int32)
     rows = rows.at[jnp.where(pred, place - 1, len(rows))].set(jnp.arange(num, dtype=jnp.int32), mode="drop")
 
     def work(size, carry):
         start, result = carry
         picked = jax.lax.dynamic_slice(rows, (start,), (size,))
-        gathered = jax.tree.map(lambda x: jnp.take(x, picked, axis=0, mode="clip"), args)
-        out = jax.vmap(fn)(*gathered)
-        result = jax.tree.map(lambda r, o: r.at[picked].set(o, mode="drop"), result, out)
-        return start + size, result
+        return start + size, _replace(result, picked, fn, *args)
 
-    carry = jnp.int32(0), otherwise
-    for size in sizes:
-        least = 1 if size == chunk else int(size * WORTH)
+    return _in_chunks(sizes, lambda carry: count - carry[0], work, (jnp.int32(0), otherwise))[1]
+
+
+def _in_chunks(sizes: set[int], left: Callable[[Any], jax.Array], work: Callable[[int, Any], Any], carry: Any) -> Any:
+    """Rounds of `work` on chunks of the largest size while there is enough left for them, then of the smallest."""
+    for size in sorted(sizes, reverse=True):
+        least = 1 if size == min(sizes) else int(size * WORTH)
         carry = jax.lax.while_loop(
-            lambda carry, least=least: count - carry[0] >= least, functools.partial(work, size), carry
+            lambda carry, least=least: left(carry) >= least, functools.partial(work, size), carry
         )
-    return carry[1]
+    return carry
+
+
+def _replace(result: Any, rows: jax.Array, fn: Callable[..., Any], *args: Any) -> Any:
+    """`result` with what `fn` makes of `args` there in some rows; those that are out of range are left out."""
+    out = jax.vmap(fn)(*jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), args))
+    return jax.tree.map(lambda old, new: old.at[rows].set(new, mode="drop"), result, out)
 
 
 def _chunk(num: int, fraction: int) -> int:
