@@ -107,6 +107,8 @@ class Config:
     dual_lr: float = 0.05
     """Adam law: step of the raw multiplier per 30,000 environment steps."""
 
+    cpo_margin_lr: float = 0.05
+    """cpo: share of a violation by which the margin below the limit grows per 30,000 environment steps."""
     focops_temperature: float = 1.5
     """focops: weight of the divergence beside the advantage."""
     crpo_tolerance: float = 0.0
@@ -209,6 +211,7 @@ PRESETS = {
         target_kl=0.012,
         normalize_obs=False,
         multiplier="adam",
+        cpo_margin_lr=0.0,
     ),
 }
 
@@ -267,7 +270,9 @@ def validate(config: Config) -> None:
     )
     _check(config, positive, real, 0, inf, "a positive number", open_low=True)
     _check(config, "gamma gae_lambda pid_ema", real, 0, 1, "a number from 0 to 1")
-    gains = "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr crpo_tolerance p3o_kappa cost_limits"
+    gains = (
+        "entropy_coef multiplier_init pid_kp pid_ki pid_kd dual_lr cpo_margin_lr crpo_tolerance p3o_kappa cost_limits"
+    )
     _check(config, gains, real, 0, inf, "zero or a positive number")
     _check(config, "unsafe_reward", real, -inf, inf, "a finite number")
     if not isinstance(config.normalize_obs, bool):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COST_SCALE = 10.0  # costs are divided by it before the gains apply: Stooke, Achiam and Abbeel 2020, published code
 PID_STEPS = 32_768  # environment steps per update that the PID gains are stated for
 MULTIPLIER_MAX = 100.0  # same source
-ADAM_STEPS = 30_000  # environment steps per update in safety-starter-agents
+EPOCH_STEPS = 30_000  # environment steps per update in safety-starter-agents
 
 
 class Law(NamedTuple):
@@ -30,13 +30,13 @@ class Law(NamedTuple):
 
 
 @struct.dataclass
-class ConstantState:
-    """State of a multiplier that does not move."""
+class PlainState:
+    """State of a law that remembers the multiplier alone."""
 
     multiplier: jax.Array
 
 
-def keep(state: ConstantState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> ConstantState:
+def keep(state: PlainState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> PlainState:
     """Whatever the cost, the same price. Arguments as in `update_pid`."""
     return state
 
@@ -99,15 +99,25 @@ def init_adam(hyper: "Hyper") -> AdamState:
 def update_adam(state: AdamState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> AdamState:
     """safety-starter-agents: Adam on the raw parameter under the loss -raw (J_C - limit).
 
-    Adam's step does not depend on the size of the violation, so its length is `dual_lr` per ADAM_STEPS environment
+    Adam's step does not depend on the size of the violation, so its length is `dual_lr` per EPOCH_STEPS environment
     steps. Arguments as in `update_pid`.
     """
     with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by integer step counts
         direction, opt_state = _adam.update(hyper.cost_limit - episode_cost, state.opt_state)
-    raw = state.raw - hyper.dual_lr * (num_steps / ADAM_STEPS) * jnp.asarray(direction)
+    raw = state.raw - hyper.dual_lr * (num_steps / EPOCH_STEPS) * jnp.asarray(direction)
     return AdamState(jax.nn.softplus(raw), raw, opt_state)
 
 
-NONE = Law(lambda _: ConstantState(jnp.float32(0.0)), keep)
-FIXED = Law(lambda hyper: ConstantState(hyper.multiplier_init), keep)
+def update_margin(state: PlainState, episode_cost: jax.Array, num_steps: int, hyper: "Hyper") -> PlainState:
+    """m = (m + k (J_C - limit))+, the learned margin of safety-starter-agents' CPO: a cost, not a price.
+
+    k is `cpo_margin_lr` per EPOCH_STEPS environment steps. Arguments as in `update_pid`.
+    """
+    gain = hyper.cpo_margin_lr * (num_steps / EPOCH_STEPS)
+    return PlainState(jnp.maximum(state.multiplier + gain * (episode_cost - hyper.cost_limit), 0.0))
+
+
+NONE = Law(lambda _: PlainState(jnp.float32(0.0)), keep)
+FIXED = Law(lambda hyper: PlainState(hyper.multiplier_init), keep)
+MARGIN = Law(NONE.init, update_margin)
 LAWS = {"pid": Law(init_pid, update_pid), "adam": Law(init_adam, update_adam)}

@@ -61,6 +61,7 @@ class Hyper:
     pid_kd: jax.Array
     pid_ema: jax.Array
     dual_lr: jax.Array
+    cpo_margin_lr: jax.Array
     focops_temperature: jax.Array
     crpo_tolerance: jax.Array
     p3o_kappa: jax.Array

@@ -178,16 +178,17 @@ def test_cpo_dual_by_hand(case, g, b, c, expected):
 # On the line above with A_C = A, moving each of w and b by m changes the cost of a step by 2m, to first order. Reward
 # and cost pull along one line: where the limit binds, its price is nu = 1.
 @pytest.mark.parametrize(
-    ("violation", "change", "nu"),
+    ("violation", "margin", "change", "nu"),
     [
-        (-1000.0, 0.1, 0.0),  # limit out of reach
-        (-100.0, 0.05, 1.0),  # room for 0.1
-        (100.0, -0.05, 1.0),  # 0.1 too much
-        (1000.0, -0.1, 0.21),  # all of the trust region against the cost: sqrt(2 x 0.021 / (2 / 2.1))
+        (-1000.0, 0.0, 0.1, 0.0),  # limit out of reach
+        (-100.0, 0.0, 0.05, 1.0),  # room for 0.1
+        (-150.0, 50.0, 0.05, 1.0),  # a margin counts as so much cost more
+        (100.0, 0.0, -0.05, 1.0),  # 0.1 too much
+        (1000.0, 0.0, -0.1, 0.21),  # all of the trust region against the cost: sqrt(2 x 0.021 / (2 / 2.1))
     ],
 )
-def test_cpo_by_hand(violation, change, nu):
-    bias, metrics = moved(cpo.step, line_batch(cost=1.0), constraint(violation))
+def test_cpo_by_hand(violation, margin, change, nu):
+    bias, metrics = moved(cpo.step, line_batch(cost=1.0), constraint(violation, margin))
     np.testing.assert_allclose(bias, change, rtol=1e-2)
     np.testing.assert_allclose(metrics["multiplier"], nu, rtol=1e-2)
     assert metrics["kl"] <= TARGET_KL

@@ -106,6 +106,18 @@ def test_adam_starts_at_any_multiplier(multiplier):
     np.testing.assert_allclose(jax.nn.softplus(state.raw), multiplier, rtol=1e-5)
 
 
+def test_margin_by_hand():
+    settings = hyper(cpo_margin_lr=0.05)
+    state = lagrange.MARGIN.init(settings)
+    assert state.multiplier == 0.0
+    state = lagrange.MARGIN.update(state, jnp.float32(65.0), 30_000, settings)  # 40 above the limit
+    np.testing.assert_allclose(state.multiplier, 2.0, rtol=1e-5)
+    state = lagrange.MARGIN.update(state, jnp.float32(5.0), 60_000, settings)  # 20 below it, for twice as long
+    np.testing.assert_allclose(state.multiplier, 0.0, atol=1e-6)
+    state = lagrange.MARGIN.update(state, jnp.float32(0.0), 30_000, settings)
+    assert state.multiplier == 0.0  # no margin above the limit
+
+
 def merged(stats, batch):
     rows = batch.reshape(-1, 2)
     return normalizer.merge(stats, jnp.float32(len(rows)), jnp.array(rows.mean(0)), jnp.array(rows.var(0)))

@@ -18,5 +18,5 @@ ALGORITHMS = {
     "trpo_lagrangian": Algorithm(step=trust_region.step),
     "trpo_saute": Algorithm(step=trust_region.step, law=lagrange.NONE, wrapper=Saute),
     "trpo_early_terminated": Algorithm(step=trust_region.step, law=lagrange.NONE, wrapper=EarlyTerminated),
-    "cpo": Algorithm(step=cpo.step, law=lagrange.NONE),
+    "cpo": Algorithm(step=cpo.step, law=lagrange.MARGIN),
 }

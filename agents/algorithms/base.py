@@ -14,7 +14,8 @@ class Constraint(NamedTuple):
 
     Attributes:
         violation: float32 []; estimated cost of an episode, less the limit.
-        multiplier: float32 []; the price of a unit of cost, moved by this violation already.
+        multiplier: float32 []; the price of a unit of cost, or with CPO the margin below the limit; moved by this
+            violation already.
         horizon: steps of an episode.
     """
 

@@ -62,7 +62,9 @@ def solve_dual(
 def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -> tuple[dict, dict[str, jax.Array]]:
     """theta - 0.8^j x, with x from `solve_dual` for the linearised reward and cost.
 
-    A violation of an episode is divided by its steps, which gives it the unit of E[rho A_C]. A candidate is accepted
+    The limit is kept with a margin that grows while it is broken, see `lagrange.update_margin`: a batch promises more
+    than it holds, for its cost falls fastest along its own noise. A violation of an episode is divided by its steps,
+    which gives it the unit of E[rho A_C]. A candidate is accepted
     when the KL is within target_kl, the cost rises by no more than the limit leaves room for, and, unless the limit is
     broken, the reward is no worse (algorithm 1, with the line search of section 6.1). "multiplier" is nu.
     """
@@ -71,7 +73,7 @@ def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -
     b, _ = problem.slope(lambda outlook: outlook.cost)
     v, w = (conjugate_gradient(problem.curvature, x) for x in (g, b))
     q, r, s = g @ v, g @ w, b @ w
-    c = constraint.violation / constraint.horizon
+    c = (constraint.violation + constraint.multiplier) / constraint.horizon
     lam, nu, case = solve_dual(q, r, s, c, hyper.target_kl)
     x = jnp.where(case == 0, nu * w, (v + nu * w) / (lam + EPS))
 
