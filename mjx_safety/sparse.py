@@ -48,11 +48,7 @@ def cond(
 
 
 def loop(
-    pending: Callable[[Any], jax.Array],
-    work: Callable[..., Any],
-    start: Any,
-    *fixed: Any,
-    fraction: int,
+    pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: Any, *fixed: Any, fraction: int
 ) -> Any:
     """`jax.lax.while_loop` of one environment; in a batch only those that are pending take another round.
 

@@ -64,9 +64,9 @@ def step(policy: dict, batch: "Batch", constraint: Constraint, hyper: "Hyper") -
 
     The limit is kept with a margin that grows while it is broken, see `lagrange.update_margin`: a batch promises more
     than it holds, for its cost falls fastest along its own noise. A violation of an episode is divided by its steps,
-    which gives it the unit of E[rho A_C]. A candidate is accepted
-    when the KL is within target_kl, the cost rises by no more than the limit leaves room for, and, unless the limit is
-    broken, the reward is no worse (algorithm 1, with the line search of section 6.1). "multiplier" is nu.
+    which gives it the unit of E[rho A_C]. A candidate is accepted when the KL is within target_kl, the cost rises by no
+    more than the limit leaves room for, and, unless the limit is broken, the reward is no worse (algorithm 1, with the
+    line search of section 6.1). "multiplier" is nu.
     """
     problem = pose(policy, batch)
     g, now = problem.slope(lambda outlook: -outlook.reward)
