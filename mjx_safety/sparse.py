@@ -47,9 +47,7 @@ def cond(
     return batched(many, one)(pred, args, otherwise)
 
 
-def loop(
-    pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: Any, *fixed: Any, fraction: int
-) -> Any:
+def loop(pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: Any, *fixed: Any, fraction: int) -> Any:
     """`jax.lax.while_loop` of one environment; in a batch only those that are pending take another round.
 
     All at once while many are, then the rest in chunks.
