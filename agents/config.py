@@ -12,7 +12,7 @@ import jax
 import tyro
 
 from agents.algorithms import ALGORITHMS
-from agents.lagrange import LAWS
+from agents.lagrange import LAWS, Law
 from agents.wrappers import Saute
 
 Sweep = tuple[tuple[str, tuple[float, ...]], ...]  # ((setting, its values), ...)
@@ -252,10 +252,25 @@ def _check(config: Config, fields: str, kind: type, low: float, high: float, wha
                 raise ValueError(f"{field} must be {what}, got {value!r}")
 
 
-OF_GRADIENT_STEPS = "lr", "clip_eps", "entropy_coef"
+SHARED = "critic_lr", "max_grad_norm", "gamma", "gae_lambda", "target_kl"
+"""Continuous settings that every algorithm uses."""
+
+OF_GRADIENT_STEPS = "lr", "entropy_coef"
 """What a policy that takes trust region steps has no use for."""
 
 CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type in (float, float | None))
+
+
+def law(config: Config) -> Law:
+    """How the multiplier moves."""
+    return ALGORITHMS[config.algorithm].law or LAWS[config.multiplier]
+
+
+def used(config: Config) -> tuple[str, ...]:
+    """The continuous settings that its algorithm and its multiplier's law use, in the order of `CONTINUOUS`."""
+    algorithm = ALGORITHMS[config.algorithm]
+    names = {*SHARED, *law(config).settings, *algorithm.settings, *(OF_GRADIENT_STEPS if algorithm.objective else ())}
+    return tuple(name for name in CONTINUOUS if name in names)
 
 
 def validate(config: Config) -> None:
@@ -307,10 +322,10 @@ def validate(config: Config) -> None:
         )
     for name, values in config.sweep:
         choose("swept setting", name, CONTINUOUS)
-        if ALGORITHMS[config.algorithm].step and name in OF_GRADIENT_STEPS:
+        if name not in used(config):
             raise ValueError(
-                f"sweep of {name}: {config.algorithm} does not use it, so that agents would differ in name alone; "
-                "sweep another setting, such as target_kl"
+                f"sweep of {name}: {config.algorithm} with multiplier={config.multiplier} does not use it, so that "
+                f"agents would differ in name alone; it uses {', '.join(used(config))}"
             )
         if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
             raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")

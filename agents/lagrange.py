@@ -23,10 +23,11 @@ EPOCH_STEPS = 30_000  # environment steps per update in safety-starter-agents
 
 
 class Law(NamedTuple):
-    """One way to move the multiplier; see the module."""
+    """One way to move the multiplier; see the module. `settings` are those of `Config` that it uses."""
 
     init: Callable
     update: Callable
+    settings: tuple[str, ...] = ()
 
 
 @struct.dataclass
@@ -118,6 +119,9 @@ def update_margin(state: PlainState, episode_cost: jax.Array, num_steps: int, hy
 
 
 NONE = Law(lambda _: PlainState(jnp.float32(0.0)), keep)
-FIXED = Law(lambda hyper: PlainState(hyper.multiplier_init), keep)
-MARGIN = Law(NONE.init, update_margin)
-LAWS = {"pid": Law(init_pid, update_pid), "adam": Law(init_adam, update_adam)}
+FIXED = Law(lambda hyper: PlainState(hyper.multiplier_init), keep, ("multiplier_init",))
+MARGIN = Law(NONE.init, update_margin, ("cpo_margin_lr",))
+LAWS = {
+    "pid": Law(init_pid, update_pid, ("multiplier_init", "pid_kp", "pid_ki", "pid_kd", "pid_ema")),
+    "adam": Law(init_adam, update_adam, ("multiplier_init", "dual_lr")),
+}

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from agents import lagrange, networks, normalizer, reduce
+from agents import networks, normalizer, reduce
 from agents.algorithms import ALGORITHMS
 from agents.algorithms.base import Algorithm, Constraint, Samples
-from agents.config import Config
+from agents.config import Config, law
 from agents.gae import gae
 from mjx_safety import AutoReset, sparse
 
@@ -155,7 +155,7 @@ class Trainer:
             params=params,
             opt_state={name: _adam.init(net) for name, net in params.items() if name in self._descended},
             normalizer=normalizer.init(env.observation_size),
-            multiplier=self._law.init(hyper),
+            multiplier=law(self.config).init(hyper),
             env=_batched(begin, len(groups))(groups),
             cost_rate=jnp.float32(0.0),
             num_updates=jnp.int32(0),
@@ -321,7 +321,7 @@ class Trainer:
         of a whole episode, are no episode's cost. Its algorithms use neither the violation nor a multiplier.
         """
         cost, horizon = reduce.mean(rollout.cost), self.env.task.num_steps
-        multiplier = self._law.update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
+        multiplier = law(self.config).update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
         return cost, multiplier, Constraint(horizon * cost - hyper.cost_limit, multiplier.multiplier, horizon)
 
     def _learn(
@@ -427,10 +427,6 @@ class Trainer:
     @property
     def _algorithm(self) -> Algorithm:
         return ALGORITHMS[self.config.algorithm]
-
-    @property
-    def _law(self) -> lagrange.Law:
-        return self._algorithm.law or lagrange.LAWS[self.config.multiplier]
 
     @property
     def _descended(self) -> tuple[str, ...]:

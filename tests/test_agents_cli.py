@@ -172,7 +172,11 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--sweep", "lr"], "Error parsing --sweep: 'lr' is not of the form lr=VALUE,VALUE"),
         (["Toy", "--sweep", "lr=1e-4,fast"], "'lr=1e-4,fast' is not of the form lr=VALUE,VALUE"),
         (["Toy", "--sweep", "steps=1,2"], "unknown swept setting 'steps': choose one of lr, critic_lr"),
-        (["Toy", "--sweep", "lr=1e-4,1e-3"], "sweep of lr: trpo_lagrangian does not use it"),
+        (["Toy", "--sweep", "lr=1e-4,1e-3"], "sweep of lr: trpo_lagrangian with multiplier=pid does not use it"),
+        (
+            ["Toy", "--multiplier", "adam", "--sweep", "pid_kp=0,1"],
+            "it uses critic_lr, max_grad_norm, gamma, gae_lambda",
+        ),
         (["Toy", "--wandb"], "--wandb needs missing_wandb, which is not installed: pip install missing_wandb"),
         (["Toy", "--hidden-sizes"], "hidden_sizes needs at least one layer"),
         ([], "name a task, for example: python -m agents.train PointGoal1"),

@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
 import agents
-from agents import lagrange, networks, normalizer
-from agents.config import CONTINUOUS, label, slug, validate
+from agents import lagrange, networks, normalizer, reduce
+from agents.algorithms import ALGORITHMS
+from agents.config import CONTINUOUS, label, slug, used, validate
 from agents.gae import gae
-from agents.loop import Hyper, make_fleet
-from tests.toy_env import hyper
+from agents.loop import Hyper, Trainer, make_fleet
+from tests.toy_env import ToyEnv, hyper
 
 F, T = False, True
 GAMMA, LAMBDA = 0.5, 0.5
@@ -190,6 +192,29 @@ def test_swept_settings_multiply_the_fleet():
 
 def test_every_continuous_setting_can_be_swept():
     assert {field.name for field in dataclasses.fields(Hyper)} == {"cost_limit", *CONTINUOUS}
+
+
+@pytest.mark.parametrize(("algorithm", "multiplier"), [*((name, "pid") for name in ALGORITHMS), ("focops", "adam")])
+def test_an_algorithm_uses_the_settings_it_says_and_no_other(algorithm, multiplier):
+    """Those that two updates' networks depend on, by the program itself."""
+    config = agents.Config(
+        algorithm, total_steps=64, num_envs=8, num_groups=1, num_steps=8, num_minibatches=2, multiplier=multiplier
+    )
+    trainer, (keys, hypers) = Trainer(ToyEnv(), config), make_fleet(config)
+
+    def learned(hyper):
+        state = trainer.init(keys[0], hyper)
+        for _ in range(2):
+            state, _ = trainer.update(state, hyper)
+        return state.params
+
+    on_one_device = jax.vmap(learned, in_axes=None, axis_name=reduce.AXIS, axis_size=1)
+    program = jax.make_jaxpr(on_one_device)(jax.tree.map(lambda x: x[0], hypers)).jaxpr
+    _, needed = dce_jaxpr(program, [True] * len(program.outvars))
+
+    names = [field.name for field in dataclasses.fields(Hyper)]
+    depends = {name for name, is_needed in zip(names, needed, strict=True) if is_needed}
+    assert depends - {"cost_limit"} == set(used(config))
 
 
 WRONG = [

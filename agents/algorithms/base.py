@@ -58,9 +58,12 @@ class Algorithm(NamedTuple):
             with the fields of `agents.loop.Batch` float32 [parts, blocks, samples, ...].
         law: how the multiplier moves; None for the one that `Config.multiplier` names.
         wrapper: put around the environment.
+        settings: continuous settings of `Config` that it uses, beside those of `agents.config.SHARED`, of its law and
+            of gradient steps on the policy.
     """
 
     objective: Callable | None = None
     step: Callable | None = None
     law: Law | None = None
     wrapper: type[Wrapper] | None = None
+    settings: tuple[str, ...] = ()
