@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from mjx_safety import checks, sparse
 from mjx_safety.env import Env, State
 
+ENDING = 128  # episodes are handed out to a 128th of a batch at once; spread over their phases, a 1,000th end in a step
+
 
 @flax.struct.dataclass
 class Bank:
@@ -77,6 +79,7 @@ class AutoReset:
         checks.whole("num_envs of AutoReset", num_envs, least=1)
         self.env, self.num_envs = env, num_envs
         self._bank_size = min(num_envs, max(64, num_envs // 8))
+        self._at_once = sparse.chunk(num_envs, ENDING)
 
     def reset(self, key: jax.Array, *, stagger: bool = False) -> VecState:
         """First states.
@@ -136,7 +139,7 @@ class AutoReset:
         return states.replace(**begin, bank=bank)
 
     def _begin(self, done: jax.Array, begin: dict[str, Any], bank: Bank) -> tuple[dict[str, Any], Bank]:
-        """Puts episodes from the bank where one ended: one round, but for a bank that runs out."""
+        """Puts episodes from the bank where one ended; one round, unless many end together or the bank runs out."""
 
         def pending(carry):
             return carry[0].any()
@@ -145,8 +148,8 @@ class AutoReset:
             waiting, begin, bank = carry
             empty = bank.used >= self._bank_size
             bank = sparse.cond(empty, self._refill, (bank.key,), otherwise=bank, fraction=1_000_000)
-            slots = jnp.nonzero(waiting, size=self._bank_size, fill_value=self.num_envs)[0]
-            order = bank.used + jnp.arange(self._bank_size, dtype=jnp.int32)
+            slots = jnp.nonzero(waiting, size=self._at_once, fill_value=self.num_envs)[0]
+            order = bank.used + jnp.arange(self._at_once, dtype=jnp.int32)
             slots = jnp.where(order < self._bank_size, slots, self.num_envs)  # out of range: dropped
             begin = jax.tree.map(lambda x, new: x.at[slots].set(new[order], mode="drop"), begin, bank.starts)
             left = waiting.at[slots].set(False, mode="drop")

@@ -70,7 +70,7 @@ def loop(pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: A
             rows = jnp.nonzero(jax.vmap(pending)(carry), size=size, fill_value=num)[0].astype(jnp.int32)
             return _replace(carry, rows, work, carry, *fixed)
 
-        sizes = {num, _chunk(num, fraction)}
+        sizes = {num, chunk(num, fraction)}
         return _in_chunks(sizes, lambda carry: jax.vmap(pending)(carry).sum(), advance, start)
 
     def one(start, *fixed):
@@ -84,8 +84,8 @@ def batch_cond(
 ) -> Any:
     """`cond` of a batch: `pred` bool [N], and pytrees with that leading axis; `fn`, of one, may close over anything."""
     num = pred.shape[0]
-    chunk = _chunk(num, fraction)
-    sizes = {chunk, chunk * max(1, min(larger, num // chunk))}
+    small = chunk(num, fraction)
+    sizes = {small, small * max(1, min(larger, num // small))}
     place = jnp.cumsum(pred, dtype=jnp.int32)
     count = place[-1]
     # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
@@ -116,6 +116,6 @@ def _replace(result: Any, rows: jax.Array, fn: Callable[..., Any], *args: Any) -
     return jax.tree.map(lambda old, new: old.at[rows].set(new, mode="drop"), result, out)
 
 
-def _chunk(num: int, fraction: int) -> int:
+def chunk(num: int, fraction: int) -> int:
     """Environments at a time: about num / fraction, in whole vectors."""
     return min(num, LANES * -(-num // (LANES * fraction)))

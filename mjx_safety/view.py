@@ -2,6 +2,7 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 
 @flax.struct.dataclass
@@ -34,5 +35,5 @@ class View:
 
     def distance(self, kind: str) -> jax.Array:
         """Distances on the floor from the robot to every thing of a kind, float32 [num]."""
-        offset = self.pos[kind] - self.robot_pos
-        return (offset[:, 0] ** 2 + offset[:, 1] ** 2) ** 0.5
+        x, y = (self.pos[kind][:, axis] - self.robot_pos[axis] for axis in range(2))
+        return jnp.sqrt(x * x + y * y)

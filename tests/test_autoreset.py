@@ -112,7 +112,7 @@ def test_staggered_slots_end_at_different_times():
 
 
 def test_batches_of_batches_equal_batches():
-    env = mjx_safety.make("PointGoal2", num_steps=5)
+    env = mjx_safety.make("PointGoal1", num_steps=5)
     venv = mjx_safety.AutoReset(env, 4)
     lidar = env.observation_slices["goal_lidar"]
     keys = jax.random.split(jax.random.key(5), 3)
