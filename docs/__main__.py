@@ -1,6 +1,6 @@
-"""Writes the pages about robots, objects and tasks from the code that they are about, and their pictures.
+"""Writes the pages from the code that they are about and from what benchmarks have measured, and their pictures.
 
-    python -m docs              # text, and plots of what was measured
+    python -m docs              # text, the README's table of peers, and plots of what was measured
     python -m docs --pictures   # also the pictures of robots, objects and tasks, which takes minutes
 
 A test compares the committed text with what is written here, so it cannot drift.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from docs import pages, pictures
+from docs import pages, peers, pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ def main() -> int:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    peers.write_summary(folder.parent / "README.md")
     pictures.plot(folder / "pictures")
     if args.pictures:
         pictures.render(folder / "pictures")

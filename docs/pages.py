@@ -5,7 +5,7 @@ import inspect
 import re
 from typing import Any
 
-from docs import throughput
+from docs import peers, throughput
 from docs.tables import results, table
 from mjx_safety import Env, articulated, scene
 from mjx_safety.objectives import Button, Circle, Goal, Objective, Push, Run
@@ -42,7 +42,7 @@ READINGS = (  # by pattern of the name: what is read, and its unit
 def pages() -> dict[str, str]:
     """Text by path under `docs/`."""
     text = {"README.md": _index(), "options.md": _options(), "random_policy.md": _random_policy()}
-    text |= {"physics.md": _physics(), "throughput.md": throughput.page()}
+    text |= {"physics.md": _physics(), "throughput.md": throughput.page(), "peers.md": peers.page()}
     text |= {f"robots/{robot.name.lower()}.md": _robot(robot) for robot in ROBOTS}
     text |= {f"objects/{kind.name}.md": _kind(kind) for kind in KINDS}
     text |= {f"tasks/{name}.md": _family(name) for name in FAMILIES}
@@ -67,8 +67,8 @@ def _index() -> str:
     return (
         f"# The environments\n\nRobots: {robots}. Objects: {kinds}. Tasks: {families}.\n\n"
         "Settings: [options](options.md). Physics: [how contacts are computed, and how exactly](physics.md). "
-        "Speed: [throughput](throughput.md). Beside the original: [random policy](random_policy.md), "
-        "[learning](learning.md).\n\n"
+        "Speed: [throughput](throughput.md), [beside others](peers.md). "
+        "Beside the original: [random policy](random_policy.md), [learning](learning.md).\n\n"
         "Every id is also known under its original name, such as `Safexp-PointGoal1-v0`.\n\n"
         + table(("task", "robot", "objective", "objects", "costs", "observation"), rows)
     )

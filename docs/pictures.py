@@ -8,7 +8,7 @@ import jax
 import matplotlib.pyplot as plt
 
 import mjx_safety
-from docs import throughput
+from docs import peers, throughput
 from docs.pages import DEFAULT, FAMILIES, KINDS, ROBOTS
 from docs.tables import results
 from mjx_safety import Env, State
@@ -23,6 +23,7 @@ def plot(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     _frontier(folder / "frontier.png")
     throughput.draw(folder / "throughput.png")
+    peers.draw(folder / "peers.png")
 
 
 def render(folder: Path) -> None:

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from docs import pages, throughput
+from docs import pages, peers, throughput
 
 FOLDER = pathlib.Path(pages.__file__).parent
 
@@ -17,6 +17,11 @@ def written():
 def test_committed_pages_are_up_to_date(written):
     for name, text in written.items():
         assert (FOLDER / name).read_text() == text, f"{name} is out of date: run `python -m docs`"
+
+
+def test_the_readme_shows_the_newest_comparison_with_peers():
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert peers.BEGIN + peers.summary() + peers.END in readme, "README.md is out of date: run `python -m docs`"
 
 
 def test_every_link_leads_somewhere(written):
@@ -60,3 +65,39 @@ def test_throughput_shows_the_newest_row_of_each_measurement(monkeypatch):
     assert "| `c2000` | 2026-02-01 | PointGoal1 x 4 | 2 cores, x | jax 1.2 |" in page
     assert "| `PointGoal1` | warp | 4 | 0.0k (0.0k to 0.0k) | 1 |" in page
     assert "c1000" not in page
+
+
+def test_peers_are_those_of_a_tasks_last_run(monkeypatch):
+    def row(date, task, benchmark, rate, ratio=1.0, missing=None):
+        what = {"task": task, "benchmark": benchmark, "date": date, "missing": missing}
+        if missing:
+            return what
+        rates = {f"env_steps_per_s{end}": rate for end in ("", "_min", "_max")}
+        where = {"device": "cpu", "cpu_count": 2, "versions": {"jax": "1.2"}, "commit": f"c{date}", "num_envs": 2}
+        ratios = {"ours_to_it": ratio, "ours_to_it_physics": 2 * ratio, "peer_versions": {"numpy": "1.23"}}
+        return what | rates | where | ratios | {"physics_steps_per_s": 10 * rate, "physics_timestep_s": 0.002}
+
+    rows = [
+        row("2", "PointGoal1", "stepping", 12345.6),
+        row("2", "PointGoal1", "safety_gymnasium", 12.3, 1003.7),
+        row("2", "PointGoal1", "crax", 0, missing="no wheel"),
+        row("1", "PointGoal1", "stepping", 7777.0),
+        row("1", "PointGoal1", "safety_gymnasium_vector", 77.0, 101.0),
+        row("1", "PointGoal1", "training", 4000.0),
+        row("1", "PointGoal1", "omnisafe", 20.0, 200.0),
+    ]
+    monkeypatch.setattr(peers, "results", lambda _: rows)
+
+    page = peers.page()
+
+    assert "| `PointGoal1` | ours | 2 | 12,300 (12,300 to 12,300) | 123,000 | 2 ms | 1 | 2 |" in page
+    assert (
+        "| `PointGoal1` | Safety-Gymnasium, one process | 2 | 12.3 (12.3 to 12.3) | 123 | 2 ms | 1,000 | 2,010 |"
+        in page
+    )
+    assert "| `PointGoal1` | CRAX | missing |" in page
+    assert "| `PointGoal1` | OmniSafe, learning | 2 | 20 (20 to 20) | 200 | 2 ms | 200 | 400 |" in page
+    assert "| PointGoal1 | `c2` | 2 | 2 cores, cpu | jax 1.2 | numpy 1.23 |" in page
+    assert "7,780" not in page
+    assert "| PointGoal1 | 12,300 | 12.3 |  |  | 1,000 x |" in peers.summary()
+    assert "| learning PointGoal1 | 4,000 | 20, OmniSafe's |  |  | 200 x |" in peers.summary()

@@ -1,0 +1,136 @@
+"""The page, the picture and the README's table of the comparison with peers, from the newest of its rows."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from benchmarks.peers import CRAX, OMNISAFE, SAFETY_GYMNASIUM, STEPPING, TRAINING, VECTOR
+from docs.tables import results, table
+
+Row = dict[str, Any]
+
+HEAD = """# Beside others
+
+Environment steps per second, resets included, medians of rounds in which ours and theirs take turns on all cores of a
+CPU: ours steps a batch under random actions with auto-reset, Safety-Gymnasium one environment in one process or one in
+each of its vector environment's processes, CRAX a batch of its own point's goal task. CRAX's physics steps are longer;
+the last column compares physics steps. Below, TRPO-Lagrangian learning, ours with the `cpu` preset and OmniSafe's with
+its own settings.
+
+![times as fast as the others](pictures/peers.png)
+
+"""
+FOOT = """
+Measured by `python -m benchmarks.peers`, which makes a virtual environment for each peer, on Python 3.11. Its results
+are appended to `benchmarks/results/peers.jsonl`; the newest of each task are above.
+"""
+BEGIN, END = "<!-- peers: written by `python -m docs` -->\n", "<!-- /peers -->"
+
+
+def page() -> str:
+    """docs/peers.md without its first line."""
+    lines = [
+        (f"`{row['task']}`", _name(row), *(_numbers(row) if not row["missing"] else ("missing", *[""] * 5)))
+        for rows in newest()
+        for row in rows
+    ]
+    head = "task", "program", "at once", "steps/s", "physics steps/s", "of", "ours is x", "per physics step"
+    return HEAD + table(head, lines) + "\n" + _measured() + FOOT
+
+
+def summary() -> str:
+    """The README's table."""
+    stepping = {rows[0]["task"]: {row["benchmark"]: row for row in rows} for rows in newest() if not _learns(rows)}
+    lines = []
+    for task, by in stepping.items():
+        ratio = by.get(SAFETY_GYMNASIUM, {}).get("ours_to_it")
+        rates = [_rate(by.get(name)) for name in (STEPPING, SAFETY_GYMNASIUM, VECTOR, CRAX)]
+        lines.append((task, *rates, f"{_round(ratio)} x" if ratio else ""))
+    for ours, *theirs in filter(_learns, newest()):
+        for row in theirs:
+            ratio = f"{_round(row['ours_to_it'])} x" if not row["missing"] else ""
+            lines.append((f"learning {ours['task']}", _rate(ours), f"{_rate(row)}, OmniSafe's", "", "", ratio))
+    return table(("", "ours", "Safety-Gymnasium", "its vector environment", "CRAX", "ours to the first"), lines)
+
+
+def write_summary(readme: Path) -> None:
+    """Puts the table between its marks."""
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    readme.write_text(before + begin + summary() + end + after)
+
+
+def newest() -> list[list[Row]]:
+    """The rows of each task's last run, ours first; learning comes after stepping."""
+    runs: dict[tuple[str, str], list[Row]] = {}
+    for row in results("peers"):
+        runs.setdefault((row["task"], row["date"]), []).append(row)
+    last = {(_learns(rows), task): rows for (task, _), rows in sorted(runs.items(), key=lambda run: run[0][1])}
+    return sorted(last.values(), key=lambda rows: (_learns(rows), -rows[0]["env_steps_per_s"]))
+
+
+def draw(path: Path) -> None:
+    """How many times as many steps ours takes as each of the others."""
+    rows = [row for rows in newest() for row in rows[1:] if not row["missing"]]
+    figure, axis = plt.subplots(figsize=(7, 0.5 + 0.32 * len(rows)), layout="constrained")
+    bars = axis.barh([f"{_name(row)}, {row['task']}" for row in rows], [row["ours_to_it"] for row in rows])
+    axis.bar_label(bars, [_round(row["ours_to_it"]) for row in rows], padding=3)
+    axis.set(xscale="log", xlabel="environment steps of ours for one of theirs")
+    axis.margins(x=0.15)
+    axis.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _learns(rows: list[Row]) -> bool:
+    return rows[0]["benchmark"] == TRAINING
+
+
+def _name(row: Row) -> str:
+    names = {
+        STEPPING: "ours",
+        TRAINING: "ours, learning",
+        SAFETY_GYMNASIUM: "Safety-Gymnasium, one process",
+        VECTOR: f"Safety-Gymnasium, {row.get('num_envs')} processes",
+        CRAX: "CRAX",
+        OMNISAFE: "OmniSafe, learning",
+    }
+    return names[row["benchmark"]]
+
+
+def _numbers(row: Row) -> tuple[str, ...]:
+    low, high = (_round(row[f"env_steps_per_s_{end}"]) for end in ("min", "max"))
+    return (
+        f"{row['num_envs']:,}",
+        f"{_round(row['env_steps_per_s'])} ({low} to {high})",
+        _round(row["physics_steps_per_s"]),
+        f"{1000 * row['physics_timestep_s']:g} ms",
+        _round(row["ours_to_it"]),
+        _round(row["ours_to_it_physics"]),
+    )
+
+
+def _rate(row: Row | None) -> str:
+    return _round(row["env_steps_per_s"]) if row and not row["missing"] else ""
+
+
+def _round(value: float) -> str:
+    """Three digits, two or fewer behind the point."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
+def _measured() -> str:
+    """What was measured when and with what."""
+    lines = []
+    for rows in newest():
+        ours = _versions(rows[0]["versions"])
+        theirs = [_versions(row["peer_versions"]) for row in rows[1:] if not row["missing"]]
+        machine = f"{rows[0]['cpu_count']} cores, {rows[0]['device']}"
+        beside = "; ".join(dict.fromkeys(theirs))
+        lines.append((rows[0]["task"], f"`{rows[0]['commit']}`", rows[0]["date"][:10], machine, ours, beside))
+    return table(("task", "commit", "date", "machine", "versions", "theirs"), lines)
+
+
+def _versions(of: dict[str, str | None]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in of.items() if version)
