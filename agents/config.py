@@ -323,9 +323,10 @@ def validate(config: Config) -> None:
     for name, values in config.sweep:
         choose("swept setting", name, CONTINUOUS)
         if name not in used(config):
+            chosen = f"with multiplier={config.multiplier} " if not ALGORITHMS[config.algorithm].law else ""
             raise ValueError(
-                f"sweep of {name}: {config.algorithm} with multiplier={config.multiplier} does not use it, so that "
-                f"agents would differ in name alone; it uses {', '.join(used(config))}"
+                f"sweep of {name}: {config.algorithm} {chosen}does not use it, so that agents would learn the same; "
+                f"it uses {', '.join(used(config))}"
             )
         if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
             raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")

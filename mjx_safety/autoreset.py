@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mjx_safety import checks, sparse
 from mjx_safety.env import Env, State
 
-ENDING = 128  # episodes are handed out to a 128th of a batch at once; spread over their phases, a 1,000th end in a step
+HEADROOM = 8  # so many times as many episodes are handed out at once as end in a step of slots spread over their phases
 
 
 @flax.struct.dataclass
@@ -64,7 +64,7 @@ class VecState(State):
 class AutoReset:
     """A batch of one environment, each slot with a fresh layout in every episode.
 
-    New episodes come from a bank that is refilled when it is spent, so that resetting costs next to nothing. One whose
+    New episodes come from a bank that is refilled when it is spent, because many layouts at once are cheap. One whose
     layout found no room in 10,000 attempts begins all the same; `Env.reset` tells, by `terminated`.
 
     Args:
@@ -79,7 +79,7 @@ class AutoReset:
         checks.whole("num_envs of AutoReset", num_envs, least=1)
         self.env, self.num_envs = env, num_envs
         self._bank_size = min(num_envs, max(64, num_envs // 8))
-        self._at_once = sparse.chunk(num_envs, ENDING)
+        self._at_once = min(self._bank_size, sparse.chunk(num_envs, max(1, env.task.num_steps // HEADROOM)))
 
     def reset(self, key: jax.Array, *, stagger: bool = False) -> VecState:
         """First states.

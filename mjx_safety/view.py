@@ -35,5 +35,6 @@ class View:
 
     def distance(self, kind: str) -> jax.Array:
         """Distances on the floor from the robot to every thing of a kind, float32 [num]."""
+        # Axis by axis: XLA would first store all three of every thing.
         x, y = (self.pos[kind][:, axis] - self.robot_pos[axis] for axis in range(2))
         return jnp.sqrt(x * x + y * y)

@@ -175,7 +175,7 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--sweep", "lr=1e-4,1e-3"], "sweep of lr: trpo_lagrangian with multiplier=pid does not use it"),
         (
             ["Toy", "--multiplier", "adam", "--sweep", "pid_kp=0,1"],
-            "it uses critic_lr, max_grad_norm, gamma, gae_lambda",
+            "it uses critic_lr, max_grad_norm, gamma, gae_lambda, target_kl, multiplier_init, dual_lr",
         ),
         (["Toy", "--wandb"], "--wandb needs missing_wandb, which is not installed: pip install missing_wandb"),
         (["Toy", "--hidden-sizes"], "hidden_sizes needs at least one layer"),

@@ -69,22 +69,30 @@ def test_throughput_shows_the_newest_row_of_each_measurement(monkeypatch):
 
 def test_peers_are_those_of_a_tasks_last_run(monkeypatch):
     def row(date, task, benchmark, rate, ratio=1.0, missing=None):
-        what = {"task": task, "benchmark": benchmark, "date": date, "missing": missing}
+        what = {
+            "task": task,
+            "benchmark": benchmark,
+            "date": date,
+            "missing": missing,
+            "backend": "cpu",
+            "cpu_count": 2,
+        }
         if missing:
             return what
         rates = {f"env_steps_per_s{end}": rate for end in ("", "_min", "_max")}
-        where = {"device": "cpu", "cpu_count": 2, "versions": {"jax": "1.2"}, "commit": f"c{date}", "num_envs": 2}
+        where = {"device": "cpu", "versions": {"jax": "1.2"}, "commit": f"c{date}", "num_envs": 2}
         ratios = {"ours_to_it": ratio, "ours_to_it_physics": 2 * ratio, "peer_versions": {"numpy": "1.23"}}
         return what | rates | where | ratios | {"physics_steps_per_s": 10 * rate, "physics_timestep_s": 0.002}
 
     rows = [
         row("2", "PointGoal1", "stepping", 12345.6),
         row("2", "PointGoal1", "safety_gymnasium", 12.3, 1003.7),
-        row("2", "PointGoal1", "crax", 0, missing="no wheel"),
+        row("2", "PointGoal1", "safety_gymnasium_vector", 0, missing="no wheel"),
+        row("3", "PointGoal1", "stepping", 9e9) | {"backend": "gpu"},
         row("1", "PointGoal1", "stepping", 7777.0),
         row("1", "PointGoal1", "safety_gymnasium_vector", 77.0, 101.0),
-        row("1", "PointGoal1", "training", 4000.0),
-        row("1", "PointGoal1", "omnisafe", 20.0, 200.0),
+        row("0", "PointGoal1", "training", 4000.0),
+        row("0", "PointGoal1", "omnisafe", 20.0, 200.0),
     ]
     monkeypatch.setattr(peers, "results", lambda _: rows)
 
@@ -95,9 +103,10 @@ def test_peers_are_those_of_a_tasks_last_run(monkeypatch):
         "| `PointGoal1` | Safety-Gymnasium, one process | 2 | 12.3 (12.3 to 12.3) | 123 | 2 ms | 1,000 | 2,010 |"
         in page
     )
-    assert "| `PointGoal1` | CRAX | missing |" in page
+    assert "| `PointGoal1` | Safety-Gymnasium, 2 processes | missing |  |  |  |  |  |" in page
     assert "| `PointGoal1` | OmniSafe, learning | 2 | 20 (20 to 20) | 200 | 2 ms | 200 | 400 |" in page
     assert "| PointGoal1 | `c2` | 2 | 2 cores, cpu | jax 1.2 | numpy 1.23 |" in page
     assert "7,780" not in page
     assert "| PointGoal1 | 12,300 | 12.3 |  |  | 1,000 x |" in peers.summary()
-    assert "| learning PointGoal1 | 4,000 | 20, OmniSafe's |  |  | 200 x |" in peers.summary()
+    assert "| PointGoal1, learning | `c0` |" in page
+    assert "| TRPO-Lagrangian learning PointGoal1 | 4,000 | 20, OmniSafe's |  |  | 200 x |" in peers.summary()

@@ -5,13 +5,13 @@ from agents.algorithms import cpo, crpo, focops, p3o, ppo, trust_region
 from agents.algorithms.base import Algorithm
 from agents.wrappers import EarlyTerminated, Saute
 
-CLIPPED, SAUTE = ("clip_eps",), ("unsafe_reward",)
+CLIPPED, SAUTE = ("clip_eps",), ("unsafe_reward",)  # settings that several of them use
 
 ALGORITHMS = {
     "ppo": Algorithm(objective=ppo.objective, law=lagrange.NONE, settings=CLIPPED),
     "ppo_lagrangian": Algorithm(objective=ppo.objective, settings=CLIPPED),
     "ppo_fixed": Algorithm(objective=ppo.objective, law=lagrange.FIXED, settings=CLIPPED),
-    "ppo_saute": Algorithm(objective=ppo.objective, law=lagrange.NONE, wrapper=Saute, settings=CLIPPED + SAUTE),
+    "ppo_saute": Algorithm(objective=ppo.objective, law=lagrange.NONE, wrapper=Saute, settings=(*CLIPPED, *SAUTE)),
     "ppo_early_terminated": Algorithm(
         objective=ppo.objective, law=lagrange.NONE, wrapper=EarlyTerminated, settings=CLIPPED
     ),
