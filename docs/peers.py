@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.peers import CRAX, OMNISAFE, SAFETY_GYMNASIUM, STEPPING, TRAINING, VECTOR
-from docs.tables import results, table
+from docs.tables import results, table, versions
 
 Row = dict[str, Any]
 
@@ -53,8 +53,10 @@ def summary() -> str:
             ratio = f"{_round(row['ours_to_it'])} x" if not row["missing"] else ""
             rate = f"{_rate(row)}, OmniSafe's" if ratio else ""
             lines.append((f"TRPO-Lagrangian learning {ours['task']}", _rate(ours), rate, "", "", ratio))
-    theirs = "Safety-Gymnasium, one process", "a process a core", "CRAX, 128 at once, 80 ms instead of 20 a step"
-    return table(("", "ours, 1,024 at once, learning 512", *theirs, "ours : one process"), lines)
+    ours = f"ours, {_at_once(STEPPING)} at once, learning {_at_once(TRAINING)}"
+    theirs = "Safety-Gymnasium, one process", "a process a core"
+    crax = f"CRAX, {_at_once(CRAX)} at once, 80 ms instead of 20 a step"
+    return table(("", ours, *theirs, crax, "ours : one process"), lines)
 
 
 def write_summary(readme: Path) -> None:
@@ -86,6 +88,12 @@ def draw(path: Path) -> None:
     axis.invert_yaxis()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _at_once(benchmark: str) -> str:
+    """Batch sizes of a program in those rows."""
+    rows = [row for rows in newest() for row in rows if row["benchmark"] == benchmark and not row["missing"]]
+    return " or ".join(dict.fromkeys(f"{row['num_envs']:,}" for row in rows))
 
 
 def _learns(rows: list[Row]) -> bool:
@@ -129,14 +137,10 @@ def _measured() -> str:
     """What was measured when and with what."""
     lines = []
     for rows in newest():
-        ours = _versions(rows[0]["versions"])
-        theirs = [_versions(row["peer_versions"]) for row in rows[1:] if not row["missing"]]
+        ours = versions(rows[0]["versions"])
+        theirs = [versions(row["peer_versions"]) for row in rows[1:] if not row["missing"]]
         machine = f"{rows[0]['cpu_count']} cores, {rows[0]['device']}"
         beside = "; ".join(dict.fromkeys(theirs))
         what = f"{rows[0]['task']}, learning" if _learns(rows) else rows[0]["task"]
         lines.append((what, f"`{rows[0]['commit']}`", rows[0]["date"][:10], machine, ours, beside))
     return table(("task", "commit", "date", "machine", "versions", "theirs"), lines)
-
-
-def _versions(of: dict[str, str | None]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in of.items() if version)

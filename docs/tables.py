@@ -17,3 +17,8 @@ def table(head: tuple[Any, ...], rows: list[tuple[Any, ...]]) -> str:
     """A table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(str(x) for x in line) + " |\n" for line in lines)
+
+
+def versions(of: dict[str, str | None]) -> str:
+    """The versions of what is there, in words."""
+    return ", ".join(f"{name} {version}" for name, version in of.items() if version)

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 
 from benchmarks.programs import COPIES, FLEET, MORE_HAZARDS, SPAN, WARM_UP
 from benchmarks.throughput import ON_DEVICES, short
-from docs.tables import results, table
+from docs.tables import results, table, versions
 
 Row = dict[str, Any]
 
@@ -217,11 +217,10 @@ def _measured(rows: list[Row]) -> str:
     """What was measured when and with what, one line for each commit."""
     commits: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items() if version)
         machine = f"{row['cpu_count']} cores, {row['machine']}"
-        commits.setdefault((f"`{row['commit']}`", versions, machine), []).append(row)
+        commits.setdefault((f"`{row['commit']}`", versions(row["versions"]), machine), []).append(row)
     lines = []
-    for (commit, versions, machine), measured in commits.items():
+    for (commit, used, machine), measured in commits.items():
         what = ", ".join(sorted({f"{row['task']} x {row['num_envs']}" for row in measured}))
-        lines.append((commit, max(row["date"] for row in measured)[:10], what, machine, versions))
+        lines.append((commit, max(row["date"] for row in measured)[:10], what, machine, used))
     return table(("commit", "date", "measured", "machine", "versions"), lines)
