@@ -148,6 +148,19 @@ class Config:
         return self.total_steps // self.batch_size
 
     @property
+    def law(self) -> Law:
+        """How the multiplier moves."""
+        return ALGORITHMS[self.algorithm].law or LAWS[self.multiplier]
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The continuous settings that its algorithm and its multiplier's law use, in the order of `CONTINUOUS`."""
+        algorithm = ALGORITHMS[self.algorithm]
+        own = OF_GRADIENT_STEPS if algorithm.objective else ()
+        names = {*SHARED, *self.law.settings, *algorithm.settings, *own}
+        return tuple(name for name in CONTINUOUS if name in names)
+
+    @property
     def settings(self) -> list[dict[str, float]]:
         """What sets groups of agents apart: cost_limit and the swept settings, every combination of them."""
         names = ("cost_limit", *(name for name, _ in self.sweep))
@@ -261,18 +274,6 @@ OF_GRADIENT_STEPS = "lr", "entropy_coef"
 CONTINUOUS = tuple(field.name for field in dataclasses.fields(Config) if field.type in (float, float | None))
 
 
-def law(config: Config) -> Law:
-    """How the multiplier moves."""
-    return ALGORITHMS[config.algorithm].law or LAWS[config.multiplier]
-
-
-def used(config: Config) -> tuple[str, ...]:
-    """The continuous settings that its algorithm and its multiplier's law use, in the order of `CONTINUOUS`."""
-    algorithm = ALGORITHMS[config.algorithm]
-    names = {*SHARED, *law(config).settings, *algorithm.settings, *(OF_GRADIENT_STEPS if algorithm.objective else ())}
-    return tuple(name for name in CONTINUOUS if name in names)
-
-
 def validate(config: Config) -> None:
     """Raise a ValueError that names the first setting that is out of range or does not fit the others."""
     integer, real, inf = numbers.Integral, numbers.Real, math.inf
@@ -322,11 +323,11 @@ def validate(config: Config) -> None:
         )
     for name, values in config.sweep:
         choose("swept setting", name, CONTINUOUS)
-        if name not in used(config):
+        if name not in config.used:
             chosen = f"with multiplier={config.multiplier} " if not ALGORITHMS[config.algorithm].law else ""
             raise ValueError(
                 f"sweep of {name}: {config.algorithm} {chosen}does not use it, so that agents would learn the same; "
-                f"it uses {', '.join(used(config))}"
+                f"it uses {', '.join(config.used)}"
             )
         if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
             raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")

@@ -23,7 +23,7 @@ from flax import struct
 from agents import networks, normalizer, reduce
 from agents.algorithms import ALGORITHMS
 from agents.algorithms.base import Algorithm, Constraint, Samples
-from agents.config import Config, law
+from agents.config import Config
 from agents.gae import gae
 from mjx_safety import AutoReset, sparse
 
@@ -155,7 +155,7 @@ class Trainer:
             params=params,
             opt_state={name: _adam.init(net) for name, net in params.items() if name in self._descended},
             normalizer=normalizer.init(env.observation_size),
-            multiplier=law(self.config).init(hyper),
+            multiplier=self.config.law.init(hyper),
             env=_batched(begin, len(groups))(groups),
             cost_rate=jnp.float32(0.0),
             num_updates=jnp.int32(0),
@@ -321,7 +321,7 @@ class Trainer:
         of a whole episode, are no episode's cost. Its algorithms use neither the violation nor a multiplier.
         """
         cost, horizon = reduce.mean(rollout.cost), self.env.task.num_steps
-        multiplier = law(self.config).update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
+        multiplier = self.config.law.update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
         return cost, multiplier, Constraint(horizon * cost - hyper.cost_limit, multiplier.multiplier, horizon)
 
     def _learn(

@@ -1,6 +1,7 @@
 """The text of the pages, read off the tasks, the classes and their docstrings."""
 
 import dataclasses
+import functools
 import inspect
 import re
 from typing import Any
@@ -39,6 +40,9 @@ READINGS = (  # by pattern of the name: what is read, and its unit
 )
 
 
+_env = functools.cache(Env)  # up to a second each
+
+
 def pages() -> dict[str, str]:
     """Text by path under `docs/`."""
     text = {"README.md": _index(), "options.md": _options(), "random_policy.md": _random_policy()}
@@ -60,7 +64,7 @@ def _index() -> str:
             type(task.objective).__name__,
             _things(task),
             _costs(task),
-            Env(task).observation_size,
+            _env(task).observation_size,
         )
         for name, task in TASKS.items()
     ]
@@ -75,7 +79,7 @@ def _index() -> str:
 
 
 def _robot(robot: Robot) -> str:
-    env = Env(TASKS[f"{robot.name}Run"])
+    env = _env(TASKS[f"{robot.name}Run"])
     model = scene.robot_model(robot)
     motors = [
         (f"`{model.actuator(i).name}`", *(f"{x:g}" for x in model.actuator_gear[i][:1]), _limits(model, i))
@@ -124,9 +128,9 @@ def _family(family: str) -> str:
         ("episode", *(f"{task.num_steps} steps" for task in tasks.values())),
     ]
     pictures = " ".join(f"![Point{level}](../pictures/Point{level}.png)" for level in levels)
-    observed = "\n".join(f"### Point{level}\n\n{_readings(Env(task))}" for level, task in tasks.items())
+    observed = "\n".join(f"### Point{level}\n\n{_readings(_env(task))}" for level, task in tasks.items())
     sizes = [
-        (level, *(Env(TASKS[robot.name + level]).observation_size for robot in ROBOTS)) for level in levels
+        (level, *(_env(TASKS[robot.name + level]).observation_size for robot in ROBOTS)) for level in levels
     ]  # fmt: skip
     bonus = f" Bonus `{objective.bonus}` for every goal reached." if objective.bonus else ""
     return (

@@ -148,11 +148,12 @@ class Articulated:
         self._read_shapes(model)
         self._read_sites(model)
         self._constant = None
-        with jax.ensure_compile_time_eval():
-            still = self._links(jnp.zeros((self.nq, 1)))
-            turned = self._links(jnp.linspace(0.3, 1.0, self.nq)[:, None])
-            if self._waist is None and all(map(np.allclose, *map(jax.tree.leaves, (still[2:], turned[2:])))):
-                self._constant = jax.tree.map(np.asarray, still)
+        if self._waist is None:
+            with jax.ensure_compile_time_eval():
+                still = self._links(jnp.zeros((self.nq, 1)))
+                turned = self._links(jnp.linspace(0.3, 1.0, self.nq)[:, None])
+                if all(map(np.allclose, *map(jax.tree.leaves, (still[2:], turned[2:])))):
+                    self._constant = jax.tree.map(np.asarray, still)
 
     # Reading the model.
 

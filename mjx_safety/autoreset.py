@@ -160,9 +160,9 @@ class AutoReset:
         return begin, bank
 
     def _refill(self, key: jax.Array) -> Bank:
-        key, draw = jax.random.split(key)
-        starts = jax.vmap(self.env.reset)(jax.random.split(draw, self._bank_size))
-        return Bank(_beginning(starts), jnp.int32(0), key)
+        keys = jax.random.split(key, 1 + self._bank_size)
+        starts = jax.vmap(self.env.reset)(keys[1:])
+        return Bank(_beginning(starts), jnp.int32(0), keys[0])
 
 
 _EPISODE = ("obs", "steps", "ctrl", "physics", "places", "target", "timer", "measured", "key")

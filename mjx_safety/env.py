@@ -271,13 +271,12 @@ class Env:
     def _draw(self, key: jax.Array) -> tuple[PhysicsState, jax.Array, jax.Array, jax.Array, jax.Array]:
         """A new layout at rest: physics, places, the goal button, a key for what comes, and whether room was found."""
         task = self.task
-        key, layout_key, goal_key, robot_key, box_key = jax.random.split(key, 5)
+        key, layout_key, goal_key, turn_key = jax.random.split(key, 4)
         places, found = self._layout.sample(layout_key)
         # As the original does: the first goal only leaves a hole in the others' distribution, and is drawn again.
-        places, target, room, _ = self._redraw_goal(places, places, jnp.int32(0), goal_key)
-        yaw = (
-            jax.random.uniform(robot_key, maxval=2 * jnp.pi) if task.robot_yaw is None else jnp.float32(task.robot_yaw)
-        )
+        places, target, room = self._redraw_goal(places, places, jnp.int32(0), goal_key)
+        turns = jax.random.uniform(turn_key, (len(places),), maxval=2 * jnp.pi)  # of all, also of what never turns
+        yaw = turns[0] if task.robot_yaw is None else jnp.float32(task.robot_yaw)
         body = Pose(
             pos=jnp.append(places[0], task.robot.height),
             quat=geometry.yaw_to_quat(yaw),
@@ -287,9 +286,9 @@ class Env:
         )
         joint_pos = jnp.asarray(self.physics.default_joints)
         boxes, home = {}, {}
-        for kind, kind_key in zip(self._moving, jax.random.split(box_key, len(self._moving)), strict=True):
-            turn = jax.random.uniform(kind_key, (kind.num,), maxval=2 * jnp.pi)
-            on_floor, still = places[self._slots[kind.name]], jnp.zeros((kind.num, 3))
+        for kind in self._moving:
+            slots, still = self._slots[kind.name], jnp.zeros((kind.num, 3))
+            on_floor, turn = places[slots], turns[slots]
             boxes[kind.name] = Boxes(at_height(on_floor, kind.height), geometry.yaw_to_quat(turn), still, still)
             if kind.name in self._homes():
                 home[kind.name] = jnp.concatenate([on_floor, turn[:, None]], axis=1)
@@ -305,27 +304,31 @@ class Env:
             return places, target, timer, jnp.array(True), key
         if not self.task.continue_goal:
             return places, target, timer, ~goal_met, key
+
+        def redraw(positions, places, target, key):
+            key, draw = jax.random.split(key)
+            return *self._redraw_goal(positions, places, target, draw), key
+
         same = places, target, jnp.array(True), key
         args = self._positions(physics, places), places, target, key
-        places, target, found, key = sparse.cond(goal_met, self._redraw_goal, args, otherwise=same, fraction=128)
+        places, target, found, key = sparse.cond(goal_met, redraw, args, otherwise=same, fraction=128)
         if objective.needs == "buttons":
             timer = jnp.where(goal_met, jnp.int32(objective.delay), timer)
         return places, target, timer, found, key
 
     def _redraw_goal(
         self, positions: jax.Array, places: jax.Array, target: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """A new goal among things at `positions`: new places, goal button, whether there was room, and a new key."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """A new goal among things at `positions`: new places, goal button, and whether there was room."""
         objective = self.task.objective
-        key, draw = jax.random.split(key)
         found = jnp.array(True)
         if objective.goal_placement:
             index = self._slots[objective.name].start
-            goal, found = self._layout.resample(draw, index, positions)
+            goal, found = self._layout.resample(key, index, positions)
             places = places.at[index].set(jnp.where(found, goal, places[index]))
         elif objective.needs == "buttons":
-            target = jax.random.randint(draw, (), 0, self._slots["buttons"].stop - self._slots["buttons"].start)
-        return places, target, found, key
+            target = jax.random.randint(key, (), 0, self._slots["buttons"].stop - self._slots["buttons"].start)
+        return places, target, found
 
     def _begin(self, physics, places, target, timer, ctrl, steps, key) -> State:
         """The state from which an episode starts or continues."""

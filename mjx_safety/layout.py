@@ -61,14 +61,14 @@ class Layout:
         _check_room(spots, extents, margin)
         most = max(map(len, rectangles))
         bounds = np.zeros((self.num, most, 4), np.float32)
-        share = np.zeros((self.num, most), np.float32)
+        upto = np.ones((self.num, most), np.float32)  # share of the area in the rectangles up to and with each
         for i, boxes in enumerate(rectangles):
             bounds[i, : len(boxes)] = boxes
             area = np.array([(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes])
-            share[i, : len(boxes)] = area / area.sum()
+            upto[i, : len(boxes)] = np.cumsum(area / area.sum())
         keepout = np.array([spot.keepout for spot in spots], np.float32)
         apart = keepout[:, None] + keepout[None, :] + np.float32(margin)  # [num, num], least distances
-        self._constraints = bounds, share, apart
+        self._constraints = bounds, upto[:, :-1], apart
 
     def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A whole layout.
@@ -163,20 +163,18 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
 
 
 def _draw(
-    key: jax.Array, placed: jax.Array, bounds: jax.Array, share: jax.Array, apart: jax.Array
+    key: jax.Array, placed: jax.Array, bounds: jax.Array, upto: jax.Array, apart: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The first valid one of AT_ONCE uniform draws, float32 [2], and whether there is one, bool [].
 
-    They are drawn from rectangles [most, 4], chosen by their `share` [most], and valid where they lie `apart` [num]
-    from all that is placed [num, 2].
+    They are drawn from the rectangles `bounds` [most, 4], by their areas: `upto` [most - 1] is the share of those up to
+    and with each but the last. Valid is what lies `apart` [num] from all that is placed [num, 2].
     """
-    which, where = jax.random.split(key)
-    box = bounds[0]
-    if len(share) > 1:
-        box = bounds[jax.random.choice(which, len(share), (AT_ONCE,), p=share)]
-    x, y = jax.random.uniform(where, (2, AT_ONCE), jnp.float32)
-    x = box[..., 0] + x * (box[..., 2] - box[..., 0])
-    y = box[..., 1] + y * (box[..., 3] - box[..., 1])
+    several = len(bounds) > 1
+    drawn = jax.random.uniform(key, (3 if several else 2, AT_ONCE), jnp.float32)
+    box = bounds[short.sum((drawn[2][:, None] >= upto).astype(jnp.int32), 1)] if several else bounds[0]
+    x = box[..., 0] + drawn[0] * (box[..., 2] - box[..., 0])
+    y = box[..., 1] + drawn[1] * (box[..., 3] - box[..., 1])
     dx, dy = x[:, None] - placed[:, 0], y[:, None] - placed[:, 1]
     valid = short.all(dx * dx + dy * dy >= apart * apart, 1)
     first = jnp.argmax(valid)

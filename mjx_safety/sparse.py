@@ -3,7 +3,7 @@
 `jax.lax.cond` becomes a select when it is batched, so every environment pays for both branches. Most of what an
 environment step may have to do is rare: a new episode, a new goal, a collision. `cond` gathers the environments
 whose predicate holds into chunks, runs the function on one chunk after the other in a `while_loop`, and
-scatters the results back. With nothing to do the loop does not run at all. `loop` does the same for loops that take one
+scatters the results back. With nothing to do the loop does not run at all. `loop` is for loops that take one
 environment more rounds than another.
 """
 
@@ -48,9 +48,10 @@ def cond(
 
 
 def loop(pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: Any, *fixed: Any, fraction: int) -> Any:
-    """`jax.lax.while_loop` of one environment; in a batch only those that are pending take another round.
+    """`jax.lax.while_loop` of one environment; in a batch, chunks of those that are still pending take another round.
 
-    All at once while many are, then the rest in chunks.
+    While many are pending the chunk is the whole batch: as with `vmap`, all take the round, and those that are done
+    keep what they have.
 
     Args:
       pending: pure function of one environment's carry: whether it goes on, bool [].
@@ -63,10 +64,16 @@ def loop(pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: A
       The last carry.
     """
 
+    def advance_pending(carry, *fixed):
+        goes = pending(carry)
+        return jax.tree.map(lambda new, old: jnp.where(goes, new, old), work(carry, *fixed), carry)
+
     def many(start, *fixed):
         num = len(jax.tree.leaves(start)[0])
 
         def advance(size, carry):
+            if size == num:
+                return jax.vmap(advance_pending)(carry, *fixed)
             rows = jnp.nonzero(jax.vmap(pending)(carry), size=size, fill_value=num)[0].astype(jnp.int32)
             return _replace(carry, rows, work, carry, *fixed)
 

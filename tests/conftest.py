@@ -12,9 +12,15 @@ import pytest
 
 import mjx_safety
 
+# Compiling is most of the work. LLVM optimises nothing but `Compiled` environments, which takes most of the time away
+# and rounds otherwise by fused products alone.
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+FULL = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 if jax.__version_info__ < (0, 11):
     # XLA's older emitters compile these programs with up to a fifth less work; without them it ends at the flag.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+given = os.environ.get("XLA_FLAGS", "").split()  # a worker inherits them
+os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in FLAGS if flag not in given), *given])
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettempdir()) / "mjx_safety_test_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -23,6 +29,7 @@ jax.devices()  # in use from here on, so that no command line splits the CPU for
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items):
     """What shares compiled functions runs on one worker: a file, or an id's tests of test_tasks."""
     for item in items:
@@ -33,14 +40,13 @@ def pytest_collection_modifyitems(items):
 
 
 class Compiled:
-    """An environment with its functions compiled: single ones and batched ones.
+    """An environment with its functions compiled, single ones and batched ones: as users have them, or `quickly`.
 
-    With `quickly` LLVM optimises nothing: half the compile time, and rounding that differs by fused products alone.
+    Not for use within other compiled functions: those bring options of their own.
     """
 
     def __init__(self, task_id: str, quickly: bool = False, impl: str = "jax"):
-        options = {"xla_backend_optimization_level": 0} if quickly else None
-        jit = functools.partial(jax.jit, compiler_options=options)
+        jit = functools.partial(jax.jit, compiler_options=None if quickly else FULL)
         self.env = mjx_safety.make(task_id, impl=impl)
         self.reset = jit(self.env.reset)
         self.step = jit(self.env.step)

@@ -18,8 +18,6 @@ from agents.policy import Policy
 from agents.wrappers import EarlyTerminated, Saute
 from tests.toy_env import ToyEnv, ToyTask, hyper, on_one_device
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 
 def constraint(violation: float = 0.0, multiplier: float = 0.0, horizon: int = 1000) -> Constraint:
     return Constraint(jnp.float32(violation), jnp.float32(multiplier), horizon)
@@ -64,7 +62,7 @@ def test_crpo_by_hand():
 
 
 def test_p3o_by_hand():
-    objective = on_one_device(p3o.objective, QUICK)
+    objective = on_one_device(p3o.objective)
     settings = hyper(p3o_kappa=20.0, gamma=0.99, clip_eps=0.2)
     # max(rho A_C, clip(rho) A_C): 3, 0.8, -1, -1.8, of mean 0.25; the hinge opens at a violation of -25.
     np.testing.assert_allclose(objective(SAMPLES, constraint(-26.0), settings), -0.25, rtol=1e-4)
@@ -90,7 +88,7 @@ def line_batch(cost: float = 0.0) -> Batch:
 
 def moved(step, batch, at, target_kl=TARGET_KL):
     """Changes of w and b, and the metrics."""
-    policy, metrics = on_one_device(step, QUICK)(LINE, batch, at, hyper(target_kl=target_kl))
+    policy, metrics = on_one_device(step)(LINE, batch, at, hyper(target_kl=target_kl))
     ((weight, bias),) = policy["mean"]
     np.testing.assert_allclose(weight[0, 0], bias[0], rtol=1e-4)
     np.testing.assert_allclose(policy["log_std"], 0.0, atol=1e-5)
@@ -119,11 +117,11 @@ def test_line_search_by_hand():
         now = problem.outlook(problem.params)
         return trust_region.line_search(problem, step, now, lambda new: (new.kl < 0.08) & (new.reward > least))
 
-    params, outlook, accepted = on_one_device(search, QUICK)(0.0)
+    params, outlook, accepted = on_one_device(search)(0.0)
     np.testing.assert_allclose(params, [0.0, 0.192, 0.192], rtol=1e-5)
     np.testing.assert_allclose(outlook.kl, 0.384**2 / 2, rtol=1e-5)
     assert accepted
-    params, outlook, accepted = on_one_device(search, QUICK)(10.0)
+    params, outlook, accepted = on_one_device(search)(10.0)
     np.testing.assert_array_equal(params, 0.0)
     assert outlook.kl == 0.0
     assert not accepted
@@ -149,7 +147,7 @@ def test_curvature_is_the_hessian_of_the_divergence():
         divergence = jax.hessian(lambda x: trust_region.pose(policy, some).outlook(x).kl)(problem.params)
         return jax.vmap(problem.curvature)(jnp.eye(len(problem.params))), divergence
 
-    curvature, hessian = on_one_device(matrices, QUICK)()
+    curvature, hessian = on_one_device(matrices)()
     np.testing.assert_allclose(curvature, hessian + 0.1 * np.eye(len(hessian)), atol=1e-4)
 
 
@@ -296,9 +294,7 @@ def test_heeds_the_cost_if_it_should(algorithm):
     def train(keys, hypers):
         return trainer.chunk(jax.vmap(trainer.init)(keys, hypers), hypers, jnp.int32(40))[1]
 
-    metrics = {
-        name: np.asarray(values)[:, 0] for name, values in on_one_device(train, QUICK)(*make_fleet(config)).items()
-    }
+    metrics = {name: np.asarray(values)[:, 0] for name, values in on_one_device(train)(*make_fleet(config)).items()}
     for name, values in metrics.items():
         assert np.isfinite(values).all(), name
     cost = np.sum(metrics["episode_cost"][-5:]) / np.sum(metrics["episodes"][-5:])

@@ -20,17 +20,17 @@ from tests.toy_env import ToyEnv
 
 CONFIG = agents.preset(
     "cpu",
-    num_envs=8,
+    num_envs=32,
     num_groups=2,
     num_steps=32,
-    total_steps=8 * 32 * 3,
+    total_steps=32 * 32 * 3,
     num_epochs=2,
     num_minibatches=4,
     hidden_sizes=(8,),
     cost_limits=(1.0,),
     updates_per_chunk=3,
 )
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+FLAGS = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
 
 
 def train(devices: int, num_agents: int, algorithm: str) -> dict[str, np.ndarray]:

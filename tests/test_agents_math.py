@@ -12,7 +12,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 import agents
 from agents import lagrange, networks, normalizer, reduce
 from agents.algorithms import ALGORITHMS
-from agents.config import CONTINUOUS, label, slug, used, validate
+from agents.config import CONTINUOUS, label, slug, validate
 from agents.gae import gae
 from agents.loop import Hyper, Trainer, make_fleet
 from tests.toy_env import ToyEnv, hyper
@@ -214,7 +214,7 @@ def test_an_algorithm_uses_the_settings_it_says_and_no_other(algorithm, multipli
 
     names = [field.name for field in dataclasses.fields(Hyper)]
     depends = {name for name, is_needed in zip(names, needed, strict=True) if is_needed}
-    assert depends - {"cost_limit"} == set(used(config))
+    assert depends - {"cost_limit"} == set(config.used)
 
 
 WRONG = [

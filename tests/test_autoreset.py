@@ -112,16 +112,16 @@ def test_staggered_slots_end_at_different_times():
 
 
 def test_batches_of_batches_equal_batches():
-    env = mjx_safety.make("PointGoal1", num_steps=5)
+    env = mjx_safety.make("PointGoal1", num_steps=3)  # the yaw servo magnifies rounding tenfold a step
     venv = mjx_safety.AutoReset(env, 4)
     lidar = env.observation_slices["goal_lidar"]
     keys = jax.random.split(jax.random.key(5), 3)
-    steps = actions(6, 12, 3, 4)
+    steps = actions(6, 8, 3, 4)
 
     def play(key, actions):
         def body(states, action):
             states = venv.step(states, action)
-            # Without inertial sensors: the yaw servo is unstable and magnifies what a program rounds differently.
+            # Without inertial sensors, which feel it most.
             return states, (states.obs[:, lidar], states.reward, states.cost, states.truncated)
 
         return jax.lax.scan(body, venv.reset(key), actions)[1]
@@ -129,7 +129,7 @@ def test_batches_of_batches_equal_batches():
     nested = jax.jit(jax.vmap(play, in_axes=(0, 1), out_axes=1))(keys, steps)
     apart = [jax.jit(play)(key, steps[:, i]) for i, key in enumerate(keys)]
     apart = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *apart)
-    chex.assert_trees_all_close(nested, apart, atol=2e-3)
+    chex.assert_trees_all_close(nested, apart, atol=1e-4)
 
 
 def test_wrong_numbers_are_named():

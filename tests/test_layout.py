@@ -161,6 +161,33 @@ def test_fixed_places_and_rectangles_are_kept():
     assert 0.4 < (free[:, 0] > 0).mean() < 0.6  # equal areas, equal shares
 
 
+def test_rectangles_are_chosen_by_their_area():
+    """Beside things with another number of rectangles; the keepout is 0, so that areas are those that are written."""
+    three = Placement(0.0, rectangles=((-1.0, -1.0, -0.9, -0.9), (-0.5, -1.0, -0.3, -0.9), (0.0, -1.0, 0.5, -0.9)))
+    two = Placement(0.0, rectangles=((-1.0, 0.0, 0.0, 0.1), (0.5, 0.0, 0.8, 1.0)))
+    layout = Layout([Placement(0.0, locations=((0.9, 0.9),)), three, two], EXTENTS, margin=0.0)
+    keys = jax.random.split(jax.random.key(2), 2000)
+    positions = np.asarray(jax.vmap(layout.sample)(keys)[0])
+    again = np.asarray(jax.vmap(lambda key, at: layout.resample(key, 1, at)[0])(keys, positions))
+    for x, edges, areas in (
+        (positions[:, 1, 0], [-0.9, -0.3], [1, 2, 5]),
+        (again[:, 0], [-0.9, -0.3], [1, 2, 5]),
+        (positions[:, 2, 0], [0.25], [1, 3]),
+    ):
+        found = np.bincount(np.searchsorted(edges, x), minlength=len(areas))
+        assert stats.chisquare(found, 2000 * np.array(areas) / np.sum(areas)).pvalue > 1e-3
+
+
+def test_robot_and_vases_are_turned_each_its_own_way(goal2):
+    worlds = jax.vmap(goal2.env.get_world)(goal2.resets(jax.random.split(jax.random.key(6), 2000)))
+    quats = np.concatenate([np.asarray(worlds["robot_quat"])[:, None], np.asarray(worlds["vases_quat"])], axis=1)
+    turns = 2 * np.arctan2(quats[..., 3], quats[..., 0]) % (2 * np.pi)
+    for turn in turns.T:
+        assert stats.kstest(turn, "uniform", (0, 2 * np.pi)).pvalue > 1e-3
+    alike = np.corrcoef(np.concatenate([np.cos(turns), np.sin(turns)], axis=1).T) - np.eye(2 * turns.shape[1])
+    assert np.abs(alike).max() < 0.1
+
+
 def test_no_room_for_a_keepout_is_an_error():
     with pytest.raises(ValueError, match="leaves no place for a keepout of 0.4 m"):
         mjx_safety.make("PointGoal0", objects=(Hazards(1),), extents=(-0.1, -0.1, 0.1, 0.1))

@@ -84,11 +84,11 @@ def _ring(key: jax.Array) -> jax.Array:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
 
-def on_one_device(function: Callable, compiler_options: dict | None = None) -> Callable:
+def on_one_device(function: Callable) -> Callable:
     """What the trainer maps over a mesh, compiled for a mesh of one device."""
     everywhere = PartitionSpec()
     mapped = jax.shard_map(function, mesh=make_mesh(1, 1), in_specs=everywhere, out_specs=everywhere, check_vma=False)
-    return jax.jit(mapped, compiler_options=compiler_options)
+    return jax.jit(mapped)
 
 
 def hyper(**settings) -> Hyper:
