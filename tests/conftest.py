@@ -12,8 +12,8 @@ import pytest
 
 import mjx_safety
 
-# Compiling is most of the work. LLVM optimises nothing but `Compiled` environments, which takes most of the time away
-# and rounds otherwise by fused products alone.
+# Compiling is most of the work. LLVM optimises nothing but environments that are `Compiled` in full, which takes most
+# of the time away and rounds otherwise by fused products alone.
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 FULL = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 if jax.__version_info__ < (0, 11):

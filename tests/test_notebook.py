@@ -17,7 +17,6 @@ def test_tour_runs_in_a_clean_kernel(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("XLA_FLAGS")  # it trains for long enough to be worth optimising
     tour = nbformat.read(TOUR, as_version=4)
 
     # A cell that raises fails the test, with its traceback.
