@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, collide_box, contact, newton, short, spatial
+from mjx_safety import collide, collide_box, contact, newton, points, short, spatial
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
+from mjx_safety.points import Points, Pressure
 from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
@@ -33,7 +34,6 @@ GRAVITY = 9.81
 WELD = (0.02, 1.5)  # solref of a gremlin's weld
 _HELD = 0.95  # impedance of its weld where it is off by more than a millimetre
 _WORLD: Any = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # its axes
-_FRICTION = tuple(map(np.float32, contact.FRICTION[:2]))  # sliding alone
 
 
 @flax.struct.dataclass
@@ -107,6 +107,34 @@ class _Touch(NamedTuple):
     robot: jax.Array
 
 
+class _Touches(NamedTuple):
+    """All contacts of each slot.
+
+    Attributes:
+      nearest: with the robot and what stands still.
+      pairs: with the other slots; None with a single one.
+      floor: None for what hovers.
+    """
+
+    nearest: _Touch
+    pairs: _Touch | None
+    floor: _Touch | None
+
+
+class _Partner(NamedTuple):
+    """What the boxes may touch, for every candidate [contacts]; arrays like these where candidates were chosen.
+
+    Attributes:
+      points: MuJoCo's contact points that the candidate stands for.
+      weight: sum of the two translational `body_invweight0`, over the box's.
+      body: of the robot, index into `Frames`; -1 for what stands still.
+    """
+
+    points: Any
+    weight: Any
+    body: Any
+
+
 class _Moving(NamedTuple):
     """Boxes as components, [slots, envs]."""
 
@@ -120,34 +148,41 @@ class _Problem(NamedTuple):
     """What the accelerations of the boxes minimise, the linear ones first; all over a box's mass.
 
     Attributes:
-      system: of six accelerations, [..., slots, envs].
-      paired: which contacts are between two slots.
-      theirs: rows of those for the other box's accelerations, [directions, 6, pairs, slots, envs]; None without any.
-      bound: factor on the Hessian for every contact, side by side, see `along`; None without pairs.
+      inertia: [6, 6, slots, envs].
+      force: [6, slots, envs].
+      start: accelerations [6, slots, envs] to start from.
+      nearest: contacts with the robot and what stands still.
+      pairs: contacts with the other slots; None without any.
+      theirs: from those boxes' centres to the points of `pairs`.
+      floor: contacts with the floor; None where there are none.
     """
 
-    system: newton.System
-    paired: slice
-    theirs: jax.Array | None
-    bound: Any
+    inertia: jax.Array
+    force: jax.Array
+    start: jax.Array
+    nearest: Points
+    pairs: Points | None
+    theirs: Vec
+    floor: Points | None
 
-    @property
-    def met(self) -> slice:
-        """The contacts that the robot may have a part in, among those of all systems, see `newton.Contacts`."""
-        return slice(0, self.paired.start * self.system.start[0].size)
-
-    def along(self, acc: jax.Array) -> jax.Array:
-        """Accelerations along the contacts' directions, beyond the reference.
+    def terms(self, acc: jax.Array, nearest: Pressure) -> newton.Terms:
+        """Of Newton's method at accelerations [6, slots, envs], with what `nearest` does to the boxes.
 
         The other boxes' accelerations are those of the iteration before: twice the block of a pair bounds the coupled
         Hessian, so that the blocks can be solved one by one.
         """
-        along = self.system.contacts.along(acc)
-        if self.theirs is None:
-            return along
-        others = keep(jnp.stack([_spread(x, self.paired) for x in acc]))
-        felt = keep(along[:, self.paired] - short.sum(self.theirs * others, 1))
-        return jax.lax.dynamic_update_slice_in_dim(along, felt, self.paired.start, axis=1)
+        shares = [self.nearest.felt(nearest, acc[0])]
+        if self.pairs:
+            others = keep([_spread(x, self.pairs.num(x)).reshape(-1) for x in acc])
+            passing = add(others[:3], cross(others[3:], self.theirs))
+            between = self.pairs.press(add(self.pairs.accelerations(acc), scale(passing, -1.0)))
+            shares.append(self.pairs.felt(between.scaled(2.0), acc[0]))
+        if self.floor:
+            shares.append(self.floor.felt(self.floor.press(self.floor.accelerations(acc)), acc[0]))
+        stiff, push = jax.tree.map(lambda *x: sum(x[1:], start=x[0]), *shares)
+        matrix = [[self.inertia[i, j] + stiff[i][j] for j in range(i + 1)] for i in range(len(acc))]
+        slope = short.sum(self.inertia * acc, 1) - self.force - jnp.stack(push)
+        return newton.Terms(*keep((matrix, slope)))
 
 
 class BoxPhysics:
@@ -242,13 +277,13 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _contacts(self, boxes, frames):
-        touch = self._touch_robot(_components(boxes), frames)
-        return short.sum(jnp.where(touch.dist < 0, touch.points, 0.0), 0)
+        candidates, partner = self._touch_robot(_components(boxes), frames)
+        return short.sum(jnp.where(candidates.dist < 0, partner.points[:, None, None], 0.0), 0)
 
-    def _touch_robot(self, now: _Moving, frames: Frames) -> _Touch:
-        """Candidates of contact with the robot, wherever it accelerates."""
+    def _touch_robot(self, now: _Moving, frames: Frames) -> tuple[Candidates, _Partner]:
+        """Candidates of contact with the robot."""
         parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
-        return _join(self._meet_robot(parts, frames, _steady(frames)))
+        return _flat(self._meet_robot(parts, frames))
 
     def first_yaw(self, boxes: Boxes, frames: Frames, centres: jax.Array, time: jax.Array) -> jax.Array:
         """The heading to which the weld turns each gremlin back, radians [n], which poses alone do not tell.
@@ -275,9 +310,9 @@ class BoxPhysics:
         x, y = self.on_circle(time)
         leads = [y, -x, 0.0]  # the target's velocity
         push = [pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, leads, strict=True)]
-        touch = self._touch_robot(now, frames)
-        nearest = jax.nn.softmax(-touch.dist / 1e-3, axis=0)
-        arm = add([short.sum(nearest * x, 0) for x in touch.pos], scale(now.pos, -1.0))
+        candidates, _ = self._touch_robot(now, frames)
+        nearest = jax.nn.softmax(-candidates.dist / 1e-3, axis=0)
+        arm = add([short.sum(nearest * x, 0) for x in candidates.pos], scale(now.pos, -1.0))
         turn = cross(arm, push)
         twist = 2 * jnp.arctan2(now.quat[3], now.quat[0])
         level = now.quat[0] ** 2 + now.quat[3] ** 2  # 1 where upright
@@ -320,12 +355,11 @@ class BoxPhysics:
     def _advance(self, boxes, frames, frames_acc, places, home, time):
         near, mat, touch, problem = self._meet(boxes, frames, frames_acc, places, home, time)
 
-        def change(acc):
-            return newton.terms(problem.system, acc, problem.along(acc), problem.bound).change()
+        def press(acc):
+            return problem.nearest.press(problem.nearest.accelerations(acc))
 
-        acc = self._minimise(change, problem.system.start)
-        push = self._push(problem, touch, problem.along(acc), frames)
-        return self._moved(near, mat, touch, problem, acc), push
+        acc = self._minimise(lambda acc: problem.terms(acc, press(acc)).change(), problem.start)
+        return self._moved(near, mat, touch, acc), self._push(touch.nearest, press(acc), frames)
 
     def advance_with(
         self,
@@ -345,44 +379,46 @@ class BoxPhysics:
         Returns:
           The robot's accelerations; the boxes afterwards, and what they do to the robot's root, as of `advance`.
         """
-        near, mat, touch, problem = self._meet(boxes, frames, _steady(frames), places, home, time)
-        system, meet = problem.system, problem.met
-        arm = _from_root(touch, meet, frames)
-        forth = system.contacts.rows[:, :2, meet]
-        turn = arm[0] * forth[:, 1] - arm[1] * forth[:, 0]
-        rows = keep(-touch.robot.reshape(-1)[meet] * jnp.concatenate([forth, turn[:, None]], axis=1))
+        near, mat, touch, problem = self._meet(boxes, frames, None, places, home, time)
+        x, y, _ = _from_root(touch.nearest, frames)
+        met = touch.nearest.robot.reshape(-1)
 
-        def along(accs):
-            own = problem.along(accs[1])
-            robots = short.sum(newton.apart(rows, accs[1]) * accs[0][:, None, None], 1)
-            felt = keep(own[:, : problem.paired.start] + robots)
-            return jax.lax.dynamic_update_slice_in_dim(own, felt, 0, axis=1)
+        def press(accs):
+            ahead, left, turn = (jnp.broadcast_to(a, touch.nearest.robot.shape).reshape(-1) for a in accs[0])
+            own = problem.nearest.accelerations(accs[1])
+            robots = [met * (ahead - turn * y), met * (left + turn * x)]
+            return problem.nearest.press([own[0] - robots[0], own[1] - robots[1], own[2]])
+
+        def along(force):
+            """What a force pushes of the robot: along x and y and about z."""
+            return [force[0], force[1], x * force[1] - y * force[0]]
 
         def change(accs):
             """Block elimination: the boxes' answer to the robot first, then the robot, then the boxes."""
-            own = newton.terms(system, accs[1], along(accs), problem.bound)
-            theirs = newton.terms(robot, accs[0])
-            forces, fall, boxes_stiff = jax.tree.map(lambda x: x[..., meet], (own.forces, own.fall, own.stiff))
-            stiff = keep(contact.stiffen(rows, *fall))
-            shared = [dot([x[j:] for x in stiff], rows[:, j : j + 1]) for j in range(len(rows[0]))]
-            mixed = [dot(boxes_stiff, row[:, None]) for row in jnp.moveaxis(rows, 1, 0)]
-            *robots, mixed = keep((*shared, dot(forces, rows), mixed))
-            *shared, pull = (newton.gather(x, accs[0]) for x in robots)
-            mixed = jnp.stack([newton.gather(x, accs[1]) for x in mixed], 1)
-            shared, pull, mixed = keep((shared, pull, mixed))
+            pressure = press(accs)
+            own, theirs = problem.terms(accs[1], pressure), newton.terms(robot, accs[0])
+            # How the forces fall as the robot speeds up along x and y and about z, and what of it is the robot's.
+            ahead, left, _ = (scale(row, met) for row in pressure.rows)
+            falls = [ahead, left, [x * b - y * a for a, b in zip(ahead, left, strict=True)]]
+            shared = [along(fall)[: i + 1] for i, fall in enumerate(falls)]
+            mixed = [[*fall, *cross(problem.nearest.arm, fall)] for fall in falls]
+            pull = along(scale(pressure.force, met))
+            shared, pull = jax.tree.map(lambda a: points.total(a, accs[0][0]), (shared, pull))
+            mixed = [jnp.stack([points.total(a, accs[1][0]) for a in row]) for row in mixed]
+            shared, pull, mixed = keep((shared, pull, -jnp.stack(mixed, 1)))
             answer = keep(jnp.stack(spatial.solve(own.matrix, [*jnp.concatenate([own.slope[:, None], mixed], axis=1)])))
             felt = keep(short.sum(short.sum(mixed[:, :, None] * answer[:, None], 0), 2))  # all boxes'
             matrix = [
-                [theirs.matrix[i][j] / self.mass + shared[j][i - j] - felt[i, 1 + j] for j in range(i + 1)]
+                [theirs.matrix[i][j] / self.mass + shared[i][j] - felt[i, 1 + j] for j in range(i + 1)]
                 for i in range(len(felt))
             ]
-            slope = theirs.slope / self.mass - pull - felt[:, 0]
+            slope = theirs.slope / self.mass + jnp.stack(pull) - felt[:, 0]
             first = jnp.stack(spatial.solve(matrix, list(slope)))
             return first, answer[:, 0] - short.sum(answer[:, 1:] * first[:, None], 1)
 
-        accs = self._minimise(change, (robot.start, system.start))
-        push = self._push(problem, touch, along(accs), frames)
-        return accs[0], self._moved(near, mat, touch, problem, accs[1]), push
+        accs = self._minimise(change, (robot.start, problem.start))
+        push = self._push(touch.nearest, press(accs), frames)
+        return accs[0], self._moved(near, mat, touch, accs[1]), push
 
     def _minimise(self, change: Any, start: Any) -> Any:
         """`newton.minimise`, which few environments need at a time: in one go."""
@@ -426,14 +462,11 @@ class BoxPhysics:
         axes = [[row[i] for row in mat] for i in range(3)]
         return Solid("box", add(pos, rotate(mat, self._centres)), axes, self._halves)
 
-    def _meet_robot(self, parts: Solid, frames: Frames, acc: Accelerations) -> list[_Touch]:
-        """Candidates of contact with the robot."""
+    def _meet_robot(self, parts: Solid, frames: Frames) -> list[tuple[Candidates, _Partner]]:
+        """Candidates of contact with the robot, [shapes, parts, slots, envs]."""
         found = []
         for kind, body, offset, axes, size in self._groups:
-            pos, linvel, angvel, linacc, angacc = (
-                [_of(x[:, i], body) for i in range(3)]
-                for x in (frames.pos, frames.linvel, frames.angvel, acc.linacc, acc.angacc)
-            )
+            pos = [_of(frames.pos[:, i], body) for i in range(3)]
             mat = [[_of(frames.mat[:, i, j], body) for j in range(3)] for i in range(3)]
             centre, axes = add(pos, rotate(mat, offset)), [rotate(mat, axis) for axis in axes]
             points = 1.0
@@ -448,15 +481,11 @@ class BoxPhysics:
                 points = 0.5
             else:
                 new = collide_box.box(Solid("box", centre, axes, size), parts)
-            weight = self._weight[body][:, None, None, None]
-            for candidates in new:
-                arm = add(candidates.pos, scale(pos, -1.0))
-                vel, rate = add(linvel, cross(angvel, arm)), add(linacc, cross(angacc, arm))
-                found.append(_touch(candidates, points, weight, robot=1.0, linvel=vel, linacc=rate))
+            found += [(candidates, _Partner(points, self._weight[body], body)) for candidates in new]
         return found
 
-    def _meet_obstacles(self, parts: Solid, places: tuple[jax.Array, ...]) -> list[_Touch]:
-        """Candidates of contact with what stands still."""
+    def _meet_obstacles(self, parts: Solid, places: tuple[jax.Array, ...]) -> list[tuple[Candidates, _Partner]]:
+        """Candidates of contact with what stands still, [places, parts, slots, envs]."""
         found = []
         for obstacle, where in zip(self._obstacles, places, strict=True):
             centre = [where[:, 0, None, None], where[:, 1, None, None]]  # [places, parts, slots, envs]
@@ -468,8 +497,19 @@ class BoxPhysics:
                 new = [collide_box.pillar(centre, size[0], size[1], parts)]
             else:
                 new = collide_box.box(Solid("box", centre, _WORLD, list(map(np.float32, size))), parts)
-            found += [_touch(candidates, 1.0, 1.0) for candidates in new]
+            found += [(candidates, _Partner(1.0, np.float32(1.0), -1)) for candidates in new]
         return found
+
+    def _meet_nearest(self, parts: Solid, frames: Frames, acc: Accelerations | None, places) -> _Touch:
+        """The deepest `NEAR` contacts of each slot with the robot and what stands still."""
+        candidates, partner = _deepest(*_flat(self._meet_robot(parts, frames) + self._meet_obstacles(parts, places)))
+        motion = frames.pos, frames.linvel, frames.angvel
+        motion = keep(motion) if acc is None else keep((*motion, acc.linacc, acc.angacc))
+        origin, *motion = _of_partner(motion, partner.body)
+        arm = add(candidates.pos, scale(origin, -1.0))
+        robot = (partner.body >= 0).astype(np.float32)
+        at_contact = [scale(add(x, cross(y, arm)), robot) for x, y in zip(motion[::2], motion[1::2], strict=True)]
+        return _touch(candidates, partner.points, partner.weight, robot, *at_contact)
 
     def _meet_boxes(self, near: _Moving, parts: Solid) -> list[_Touch]:
         """Candidates of contact with the other slots, for each corner and each other one."""
@@ -499,18 +539,17 @@ class BoxPhysics:
         """The boxes and their axes, their contacts, and what is to be minimised."""
         near = _components(boxes)
         mat = keep(spatial.quat_mat(near.quat))
-        touch, paired = self._contacts_of(near, mat, frames, frames_acc, places)
-        return near, mat, touch, self._problem(near, mat, touch, paired, home, time)
+        touch = self._touches(near, mat, frames, frames_acc, places)
+        return near, mat, touch, self._problem(near, mat, touch, home, time)
 
-    def _moved(self, near: _Moving, mat: Mat, touch: _Touch, problem: _Problem, acc: jax.Array) -> Boxes:
+    def _moved(self, near: _Moving, mat: Mat, touch: _Touches, acc: jax.Array) -> Boxes:
         """The boxes after a physics step."""
         # A box at rest is left alone until the robot or a moving box touches it.
         awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
-        stirring = touch.robot > 0
-        if problem.theirs is not None:
-            by_others = stirring[problem.paired] | _spread(awake, problem.paired)
-            stirring = jax.lax.dynamic_update_slice_in_dim(stirring, by_others, problem.paired.start, axis=0)
-        moves = awake | short.any(stirring & (touch.dist < 0), 0) | (self._kind.travel is not None)
+        moves = awake | short.any((touch.nearest.robot > 0) & (touch.nearest.dist < 0), 0)
+        if touch.pairs:
+            moves |= short.any(_spread(awake, len(touch.pairs.dist)) & (touch.pairs.dist < 0), 0)
+        moves |= self._kind.travel is not None
 
         dt = self._timestep
         linvel, angvel = add(near.linvel, scale(list(acc[:3]), dt)), add(near.angvel, scale(list(acc[3:]), dt))
@@ -519,46 +558,27 @@ class BoxPhysics:
         after = jax.tree.map(lambda old, new: jnp.where(moves, new, old), near, after)
         return Boxes(*(jnp.stack(x, axis=1) for x in after))
 
-    def _push(self, problem: _Problem, touch: _Touch, along: jax.Array, frames: Frames) -> jax.Array:
+    def _push(self, nearest: _Touch, pressure: Pressure, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
-        contacts, meet = problem.system.contacts, problem.met
-        robots = touch.robot.reshape(-1)[meet]
-        forces = [x[meet] * robots for x in contacts.press(along)[0]]
-        force = keep(list(dot(forces, contacts.rows[:, :3, meet])))
-        turn = cross(_from_root(touch, meet, frames), force)
-        return -self.mass * newton.gather(keep(jnp.stack([*force, *turn])), frames.pos[0])
+        force = scale(pressure.force, nearest.robot.reshape(-1))
+        turn = cross(_from_root(nearest, frames), force)
+        return -self.mass * jnp.stack([points.total(x, frames.pos[0, 0]) for x in keep([*force, *turn])])
 
-    def _contacts_of(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> tuple[_Touch, slice]:
-        """All contacts, and which of them are between two slots."""
+    def _touches(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> _Touches:
+        """All contacts."""
         parts = self._parts(near.pos, mat)
-        nearest = _deepest(_join(self._meet_robot(parts, frames, frames_acc) + self._meet_obstacles(parts, places)))
+        nearest = self._meet_nearest(parts, frames, frames_acc, places)
         pairs = self._meet_boxes(near, parts)
-        floor = [self._stand(near.pos, mat)] if self._kind.travel is None else []
-        start = len(nearest.dist)
-        return keep(_join([nearest, *pairs, *floor])), slice(start, start + sum(len(x.dist) for x in pairs))
+        floor = self._stand(near.pos, mat) if self._kind.travel is None else None
+        nearest, pairs = keep((nearest, _join(pairs) if pairs else None))
+        return _Touches(nearest, pairs, floor)
 
-    def _problem(self, near: _Moving, mat: Mat, touch: _Touch, paired: slice, home, time) -> _Problem:
+    def _problem(self, near: _Moving, mat: Mat, touch: _Touches, home, time) -> _Problem:
         """What the solver minimises."""
-        side = collide.tangent(touch.normal, _WORLD)
-        directions = [touch.normal, side, cross(touch.normal, side)]
-        arm = add(touch.pos, scale(near.pos, -1.0))
-        approach = add(add(near.linvel, cross(near.angvel, arm)), scale(touch.linvel, -1.0))
-        stiff, damp = contact.spring(self._timestep)
-        rate = add(scale(approach, damp), scale(touch.linacc, -1.0))
-        offset = [dot(direction, rate) for direction in directions]
-        offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
-        stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)
-        rows, offset, stiffness = (
-            x.reshape(*x.shape[:-3], -1) for x in keep((_rows(directions, arm), jnp.stack(offset), stiffness))
-        )
-
-        theirs, bound = None, None
-        if paired.start < paired.stop:
-            arm = [x[paired] - _spread(y, paired) for x, y in zip(touch.pos, near.pos, strict=True)]
-            theirs = _rows([[x[paired] for x in direction] for direction in directions], arm)
-            bound = np.ones((len(touch.dist), 1, 1), np.float32)
-            bound[paired] = 2.0
-            theirs, bound = keep((theirs, jnp.broadcast_to(bound, touch.dist.shape).reshape(-1)))
+        theirs = []
+        if touch.pairs:
+            others = keep([_spread(x, len(touch.pairs.dist)) for x in near.pos])
+            theirs = keep([(x - y).reshape(-1) for x, y in zip(touch.pairs.pos, others, strict=True)])
         inertia, smooth = self._smooth(near, mat)
         force = [dot(row, smooth) for row in inertia]
         if self._kind.travel is not None:
@@ -568,8 +588,20 @@ class BoxPhysics:
         inertia, force, smooth = keep(
             (jnp.stack([jnp.stack(row) for row in inertia]), jnp.stack(force), jnp.stack(smooth))
         )
-        contacts = newton.Contacts(rows, offset, stiffness, _FRICTION)
-        return _Problem(newton.System(inertia, force, smooth, contacts), paired, theirs, bound)
+        nearest = self._points(near, touch.nearest, _axes(touch.nearest))
+        pairs = touch.pairs and self._points(near, touch.pairs, _axes(touch.pairs))
+        floor = touch.floor and self._points(near, touch.floor, None)
+        return _Problem(inertia, force, smooth, nearest, pairs, theirs, floor)
+
+    def _points(self, near: _Moving, touch: _Touch, axes: list[Vec] | None) -> Points:
+        """What the solver knows of contacts."""
+        arm = add(touch.pos, scale(near.pos, -1.0))
+        approach = add(add(near.linvel, cross(near.angvel, arm)), scale(touch.linvel, -1.0))
+        stiff, damp = contact.spring(self._timestep)
+        offset = points.onto(axes, add(scale(approach, damp), scale(touch.linacc, -1.0)))
+        offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
+        stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)
+        return jax.tree.map(lambda x: x.reshape(-1), keep(Points(arm, axes, offset, stiffness)))
 
     def _smooth(self, near: _Moving, mat: Mat) -> tuple[Mat, list]:
         """Inertia over the mass, 6 by 6, and accelerations under gravity alone; linear ones first."""
@@ -708,52 +740,73 @@ def _others(values: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack([slots[k + (k >= i)] for i in range(num)], axis=-2) for k in range(num - 1)])
 
 
-def _spread(values: jax.Array, paired: slice) -> jax.Array:
-    """`_others` of [slots, envs] for each contact of boxes with each other, [contacts, slots, envs]."""
-    others, num, corners = _others(values), paired.stop - paired.start, 4
+def _spread(values: jax.Array, num: int) -> jax.Array:
+    """`_others` of [slots, envs] for each of so many contacts of boxes with each other, [contacts, slots, envs]."""
+    others, corners = _others(values), 4
     each = jnp.broadcast_to(others[None, :, None], (corners, len(others), num // len(others) // corners, *values.shape))
     return each.reshape(num, *values.shape)
 
 
-def _rows(directions: list[Vec], arm: Vec) -> jax.Array:
-    """Accelerations along directions at points that those of a body give, linear ones first, [directions, 6, ...]."""
-    return jnp.stack(
-        [jnp.stack(list(jnp.broadcast_arrays(*direction, *cross(arm, direction)))) for direction in directions]
-    )
-
-
 def _touch(
-    candidates: Candidates, points: float, weight: Any, robot: float = 0.0, linvel: Any = None, linacc: Any = None
+    candidates: Candidates, points: Any, weight: Any, robot: Any = 0.0, linvel: Any = None, linacc: Any = None
 ) -> _Touch:
     """Contacts [contacts, slots, envs] of candidates [..., slots, envs]; without velocities, with what stands still."""
     still = [np.float32(0.0)] * 3
     dist, pos, normal = candidates
     fields: Any = dist, pos, normal, points, linvel or still, linacc or still, weight, robot
-    touch = _Touch(*fields)
+    return _spread_out(_Touch(*fields))
+
+
+def _spread_out(touch: Any) -> Any:
+    """Arrays [..., slots, envs] and numbers as alike ones [contacts, slots, envs]."""
     shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(touch)))
     return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), touch)
 
 
-def _steady(frames: Frames) -> Accelerations:
-    """Those of a robot whose bodies keep their velocities."""
-    return Accelerations(jnp.zeros_like(frames.linvel), jnp.zeros_like(frames.angvel))
+def _from_root(touch: _Touch, frames: Frames) -> Vec:
+    """Where contacts are, seen from the origin of the robot's root, side by side."""
+    return [(x - y).reshape(-1) for x, y in zip(touch.pos, frames.pos[0], strict=True)]
 
 
-def _from_root(touch: _Touch, some: slice, frames: Frames) -> Vec:
-    """Where some of all slots' contacts are, seen from the origin of the robot's root."""
-    return [(x - y).reshape(-1)[some] for x, y in zip(touch.pos, frames.pos[0], strict=True)]
+def _axes(touch: _Touch) -> list[Vec]:
+    """A contact's normal and directions of friction."""
+    side = collide.tangent(touch.normal, _WORLD)
+    return [touch.normal, side, cross(touch.normal, side)]
 
 
-def _join(touches: list[_Touch]) -> _Touch:
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *touches)
+def _join(alike: list) -> Any:
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *alike)
 
 
-def _deepest(touch: _Touch) -> _Touch:
-    """The deepest `NEAR` contacts of each slot."""
-    if len(touch.dist) <= NEAR:
-        return touch
-    touch = keep(touch)
-    order = jax.lax.top_k(-jnp.moveaxis(touch.dist, 0, -1), NEAR)[1]
+def _flat(found: list[tuple[Candidates, _Partner]]) -> tuple[Candidates, _Partner]:
+    """All candidates [things, parts, slots, envs] as [contacts, slots, envs], and their partners."""
+    candidates, partners = [], []
+    for new, partner in found:
+        num_things, num_parts = new.dist.shape[:2]
+        candidates.append(_spread_out(new))
+        partners.append([np.repeat(np.broadcast_to(x, num_things), num_parts) for x in partner])
+    return _join(candidates), _Partner(*(np.concatenate(x) for x in zip(*partners, strict=True)))
+
+
+def _deepest(candidates: Candidates, partner: _Partner) -> tuple[Candidates, _Partner]:
+    """The deepest `NEAR` candidates of each slot, and their partners [contacts, slots, envs]."""
+    if len(candidates.dist) <= NEAR:
+        return candidates, _Partner(*(x[:, None, None] for x in partner))
+    candidates = keep(candidates)
+    order = jax.lax.top_k(-jnp.moveaxis(candidates.dist, 0, -1), NEAR)[1]
     order = jnp.moveaxis(order, -1, 0)
-    leaves, structure = jax.tree.flatten(touch)
-    return structure.unflatten(jnp.take_along_axis(jnp.stack(leaves), order[None], axis=1))
+    leaves, structure = jax.tree.flatten(candidates)
+    chosen = structure.unflatten(jnp.take_along_axis(jnp.stack(leaves), order[None], axis=1))
+    return chosen, _Partner(*(jnp.asarray(x)[order] for x in partner))
+
+
+def _of_partner(motion: tuple, body: Any) -> list[Vec]:
+    """Vectors [bodies, 3, envs] of the bodies with these indices, [contacts, slots, envs]; of any for what has none."""
+    num_bodies = len(motion[0])
+    if num_bodies == 1:
+        return [[x[0, i] for i in range(3)] for x in motion]
+    values = jnp.stack([x[:, i] for x in motion for i in range(3)])  # [numbers, bodies, envs]
+    index = jnp.broadcast_to(jnp.maximum(body, 0), (*body.shape[:2], values.shape[-1]))
+    chosen = jnp.take_along_axis(values, index.reshape(1, -1, index.shape[-1]), axis=1)
+    chosen = chosen.reshape(len(motion), 3, *index.shape)
+    return [list(x) for x in chosen]
