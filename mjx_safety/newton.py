@@ -38,12 +38,9 @@ class Contacts(NamedTuple):
     stiffness: jax.Array
     friction: Any
 
-    def along(self, acc: jax.Array) -> jax.Array:
-        """Accelerations along the directions, beyond the reference [directions, contacts, ...]."""
-        return keep(short.sum(apart(self.rows, acc) * acc[None, :, None], 1) + apart(self.offset, acc))
-
-    def press(self, along: jax.Array) -> tuple:
-        """Forces at what `along` tells, and how they fall, [contacts * systems] each, see `contact.edges`."""
+    def press(self, acc: jax.Array) -> tuple:
+        """Forces at accelerations [n, ...], and how they fall, [contacts * systems] each, see `contact.edges`."""
+        along = keep(short.sum(_apart(self.rows, acc) * acc[None, :, None], 1) + _apart(self.offset, acc))
         return contact.edges(along.reshape(self.offset.shape), self.stiffness, self.friction)
 
 
@@ -69,52 +66,33 @@ class Terms(NamedTuple):
     Attributes:
       matrix: the Hessian's lower triangle by rows, [...] each.
       slope: the gradient [n, ...].
-      forces: of the contacts, for each direction [contacts * systems].
-      fall: how they fall with the accelerations along the directions, see `contact.edges`.
-      stiff: and with those of the system, see `contact.stiffen`.
     """
 
     matrix: list[list]
     slope: jax.Array
-    forces: Any = None
-    fall: Any = None
-    stiff: Any = None
 
     def change(self) -> jax.Array:
         """What the step takes from the accelerations [n, ...]."""
         return jnp.stack(spatial.solve(self.matrix, list(self.slope)))
 
 
-def terms(system: System, acc: jax.Array, along: jax.Array | None = None, bound: Any = None) -> Terms:
-    """The terms at accelerations [n, ...].
-
-    Args:
-      system: what is minimised.
-      acc: where.
-      along: accelerations along the contacts' directions where more than the system's own play a part.
-      bound: factors [contacts * systems] on the contacts' share of the Hessian.
-    """
+def terms(system: System, acc: jax.Array) -> Terms:
+    """The terms at accelerations [n, ...]."""
     inertia, contacts = system.inertia, system.contacts
     slope = short.sum(inertia * acc, 1) - system.force
     if contacts is None:
         return Terms([[inertia[i, j] for j in range(i + 1)] for i in range(len(inertia))], slope)
-    forces, *fall = contacts.press(contacts.along(acc) if along is None else along)
-    stiff = contact.stiffen(contacts.rows, *fall)
-    stiff, forces = keep((stiff if bound is None else [x * bound for x in stiff], forces))
+    forces, *fall = contacts.press(acc)
+    stiff, forces = keep((contact.stiffen(contacts.rows, *fall), forces))
     # By columns, each from the diagonal down.
     columns = [dot([x[j:] for x in stiff], contacts.rows[:, j : j + 1]) for j in range(len(inertia))]
     columns, pull = keep((columns, dot(forces, contacts.rows)))
-    columns = [inertia[j:, j] + gather(column, acc) for j, column in enumerate(columns)]
-    columns, slope = keep((columns, slope - gather(pull, acc)))
-    return Terms([[columns[j][i - j] for j in range(i + 1)] for i in range(len(inertia))], slope, forces, fall, stiff)
+    columns = [inertia[j:, j] + short.sum(_apart(column, acc), 1) for j, column in enumerate(columns)]
+    columns, slope = keep((columns, slope - short.sum(_apart(pull, acc), 1)))
+    return Terms([[columns[j][i - j] for j in range(i + 1)] for i in range(len(inertia))], slope)
 
 
-def gather(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Sums of [n, contacts * systems] over contacts, and over the first axes of systems that `like` [m, ...] lacks."""
-    return short.sum(apart(values, like), 1)
-
-
-def apart(values: jax.Array, like: jax.Array) -> jax.Array:
+def _apart(values: jax.Array, like: jax.Array) -> jax.Array:
     """Contacts [..., contacts * systems] on an axis of their own, before the systems' axes in `like` [m, ...]."""
     return values.reshape(*values.shape[:-1], -1, *like.shape[1:])
 

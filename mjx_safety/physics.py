@@ -11,7 +11,7 @@ import numpy as np
 from mjx_safety import scene, short, sparse, spatial
 from mjx_safety.articulated import Articulated
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics
-from mjx_safety.contact import Forces, Obstacle, Reach
+from mjx_safety.contact import Forces, Frames, Obstacle, Reach
 from mjx_safety.objects import Objects
 from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import Robot
@@ -46,7 +46,8 @@ class Motion(NamedTuple):
 
     Attributes:
       forces: on the robot at the new state.
-      contacts: the robot's contact points at the new state, with each thing of the kinds that collide, float32 [num].
+      contacts: the robot's contact points at the new state with each thing of the kinds that collide and are `felt`,
+        float32 [num].
     """
 
     forces: Forces
@@ -96,6 +97,7 @@ class Physics:
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
+        self._felt = {kind.name for kind in objects if kind.felt}
         num_things = sum(kind.num for kind in objects if kind.obstacle() or kind.boxes())
         # Random actions seldom meet what is heavy, policies push it most of the time.
         light = {"fraction": max(16, SELDOM // max(2, num_things))}
@@ -145,8 +147,7 @@ class Physics:
         """The robot's contact points with each thing that collides, float32 [num] by kind."""
         contacts = self._touching(state.qpos, places)
         if self._boxes:
-            frames = self._robot.frames(state.qpos, state.qvel)
-            contacts |= {name: boxes.contacts(state.boxes[name], frames) for name, boxes in self._boxes.items()}
+            contacts |= self._touching_boxes(state.boxes, self._robot.frames(state.qpos, state.qvel))
         return contacts
 
     def step(
@@ -180,10 +181,10 @@ class Physics:
             contacts = self._untouched(places)
         qpos, qvel, forces = end
         boxes = state.boxes | self._glide(state, self._frame_skip)
-        contacts |= {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
+        contacts |= self._untouched_boxes(boxes)
         after = PhysicsState(qpos, qvel, boxes, state.home, state.time + self.step_time)
         alone = after, Motion(forces, contacts)
-        if not contacts:
+        if not (self._obstacles or self._boxes):
             return alone
         args = state, ctrl, places, reach, jnp.int32(self._frame_skip)
         return sparse.cond(meets, self._interact, args, alone, **self._chunks)
@@ -202,7 +203,7 @@ class Physics:
             forces = self._robot.forces(qpos[-1], qvel[-1], ctrl, near, jnp.zeros(6))
             contacts = self._touching(qpos[-1], places)
         boxes = state.boxes | self._glide(state, self._frame_skip)
-        touched = {name: jnp.zeros(len(x.pos)) for name, x in boxes.items()}
+        touched = self._untouched_boxes(boxes)
         if boxes:
             reach = self._robot.reach(qpos)
             args = state, qpos, qvel, reach, places, jnp.int32(self._frame_skip) if count is None else count
@@ -214,14 +215,18 @@ class Physics:
     def _pass(self, among, obstructed, state, ctrl, places, free, fraction):
         """What `among` tells where something stands in the robot's way, else `free`; and no contact points with it."""
         contacts = self._untouched(places)
-        if not contacts:
+        if not self._obstacles:
             return free, contacts
         args = state.qpos, state.qvel, ctrl, places
         return sparse.cond(obstructed, among, args, (free, contacts), fraction=fraction)
 
     def _untouched(self, places):
         """No contact points with anything that stands still."""
-        return {name: jnp.zeros(len(places[name])) for name in self._obstacles}
+        return {name: jnp.zeros(len(places[name])) for name in self._obstacles if name in self._felt}
+
+    def _untouched_boxes(self, boxes: dict[str, Boxes]) -> dict[str, jax.Array]:
+        """No contact points with anything that moves."""
+        return {name: jnp.zeros(len(x.pos)) for name, x in boxes.items() if name in self._felt}
 
     def _roll_among(self, qpos, qvel, ctrl, places):
         """The robot's path among obstacles, and its contact points with them in the end."""
@@ -249,7 +254,7 @@ class Physics:
         near, _ = jax.lax.scan(substep, near, steps)
         boxes = self.settle(state.replace(boxes=put_back(near))).boxes
         frames = self._robot.frames(qpos[-1], qvel[-1])
-        return boxes, {name: physics.contacts(boxes[name], frames) for name, physics in self._boxes.items()}
+        return boxes, self._touching_boxes(boxes, frames)
 
     def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array):
         """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.
@@ -379,7 +384,12 @@ class Physics:
         return {
             name: jnp.zeros(len(places[name])).at[index].set(points)
             for (name, index), points in zip(near.items(), touching, strict=True)
+            if name in self._felt
         }
+
+    def _touching_boxes(self, boxes: dict[str, Boxes], frames: Frames) -> dict[str, jax.Array]:
+        """The robot's contact points with each thing that moves, float32 [num] by kind."""
+        return {name: self._boxes[name].contacts(x, frames) for name, x in boxes.items() if name in self._felt}
 
     def _near_places(self, position: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(places[name][index] for name, index in self._nearest(position, places).items())

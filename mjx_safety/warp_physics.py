@@ -53,6 +53,7 @@ class WarpPhysics(Physics):
         self._contact_sensors = {
             kind.name: np.array([self.scene.sensor(f"{kind.name}{i}").adr[0] for i in range(kind.num)])
             for kind in kinds
+            if kind.felt
         }
         self._touch_sensors = self.scene.sensor_adr[self.scene.sensor_type == mujoco.mjtSensor.mjSENS_TOUCH]
         parts = sum(kind.num * len(pushed.parts) for kind in kinds if (pushed := self._pushed.get(kind.name)))
@@ -153,8 +154,8 @@ class WarpPhysics(Physics):
 
 
 def _scene(robot: Robot, kinds: Sequence[Objects]) -> mujoco.MjModel:
-    """The scene with what stands still on mocap bodies, to be placed; and for each thing a sensor of its name, which
-    counts its contact points with the robot."""
+    """The scene with what stands still on mocap bodies, to be placed; and for each thing that is `felt` a sensor of its
+    name, which counts its contact points with the robot."""
     nowhere = {f"{kind.name}_pos": np.zeros((kind.num, 3)) for kind in kinds}
     upright = {f"{kind.name}_quat": np.tile([1.0, 0.0, 0.0, 0.0], (kind.num, 1)) for kind in kinds}
     spec = scene.scene_spec(robot, kinds, nowhere | upright)
@@ -162,6 +163,8 @@ def _scene(robot: Robot, kinds: Sequence[Objects]) -> mujoco.MjModel:
         for i in range(kind.num):
             body = spec.body(f"{kind.name}{i}")
             body.mocap = kind.obstacle() is not None
+            if not kind.felt:
+                continue
             sensor = spec.add_sensor(name=body.name, type=mujoco.mjtSensor.mjSENS_CONTACT)
             sensor.objtype, sensor.objname = mujoco.mjtObj.mjOBJ_XBODY, "robot"
             sensor.reftype, sensor.refname = mujoco.mjtObj.mjOBJ_BODY, body.name

@@ -26,12 +26,14 @@ jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettemp
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.devices()  # in use from here on, so that no command line splits the CPU for the tests after it
 
+LONGEST = "test_notebook.py", "test_warp.py"  # minutes each
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items):
-    """What shares compiled functions runs on one worker: a file, or an id's tests of test_tasks."""
+    """What shares compiled functions runs on one worker: a file, or an id's tests of test_tasks; the longest first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # lest a worker waits for them in the end
     for item in items:
         shared = item.path.name
         if shared == "test_tasks.py" and hasattr(item, "callspec"):

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 import mjx_safety
-from mjx_safety.objects import Hazards, Placement
+from mjx_safety import Env, Task
+from mjx_safety.objectives import Button, Goal, Push
+from mjx_safety.objects import Box, Buttons, Gremlins, Hazards, Pillars, Placement, Vases, Walls
+from mjx_safety.robots import CAR, POINT
 from tests.conftest import actions
 
 
@@ -273,3 +276,23 @@ def test_no_room_for_the_next_goal_ends_the_episode():
 def test_a_state_is_small(goal):
     state = jax.eval_shape(goal.env.reset, jax.random.key(0))
     assert sum(x.size * 4 for x in jax.tree.leaves(state)) < 2048
+
+
+@pytest.mark.parametrize(
+    ("objective", "kinds", "felt"),
+    [
+        (Push(), (Box(), Pillars(2), Walls(1)), {"pillars"}),
+        (Push(), (Box(), Pillars(2, constrained=False)), set()),
+        (Goal(), (Vases(3), Gremlins(1, constrained=False)), {"vases"}),
+        (Button(), (Buttons(4, constrained=False),), {"buttons"}),
+    ],
+)
+@pytest.mark.parametrize("robot", [POINT, CAR])
+def test_contacts_are_told_where_costs_or_the_objective_ask(robot, objective, kinds, felt):
+    """What nobody asks for is not computed; a step is traced, so that costs and objectives find what they need."""
+    env = Env(Task(robot, objective, kinds))
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    jax.eval_shape(env.step, state, jnp.zeros(2))
+    solid = {kind.name: jnp.zeros((kind.num, 2)) for kind in kinds if kind.obstacle()}
+    _, motion = jax.eval_shape(env.physics.step, state.physics, jnp.zeros(2), solid)
+    assert {name: x.shape for name, x in motion.contacts.items()} == {k.name: (k.num,) for k in kinds if k.name in felt}
