@@ -154,11 +154,11 @@ class Config:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The continuous settings that its algorithm and its multiplier's law use, in the order of `CONTINUOUS`."""
+        """What its algorithm and its multiplier's law use of cost_limit and, in this order, `CONTINUOUS`."""
         algorithm = ALGORITHMS[self.algorithm]
         own = OF_GRADIENT_STEPS if algorithm.objective else ()
         names = {*SHARED, *self.law.settings, *algorithm.settings, *own}
-        return tuple(name for name in CONTINUOUS if name in names)
+        return tuple(name for name in ("cost_limit", *CONTINUOUS) if name in names)
 
     @property
     def settings(self) -> list[dict[str, float]]:
@@ -303,6 +303,11 @@ def validate(config: Config) -> None:
         values = getattr(config, field)
         if not values or len(set(values)) != len(values):
             raise ValueError(f"{field} needs at least one value and no repeats, got {values}")
+    if len(config.cost_limits) > 1 and "cost_limit" not in config.used:
+        raise ValueError(
+            f"cost_limits is {config.cost_limits}, but {config.algorithm} heeds none, so that agents would learn the "
+            f"same: give one, for their evaluation, or choose another algorithm"
+        )
     if not config.hidden_sizes:
         raise ValueError("hidden_sizes needs at least one layer, for example 64 64")
     if config.num_envs % config.num_groups:
@@ -327,7 +332,7 @@ def validate(config: Config) -> None:
             chosen = f"with multiplier={config.multiplier} " if not ALGORITHMS[config.algorithm].law else ""
             raise ValueError(
                 f"sweep of {name}: {config.algorithm} {chosen}does not use it, so that agents would learn the same; "
-                f"it uses {', '.join(config.used)}"
+                f"it uses {', '.join(name for name in config.used if name in CONTINUOUS)}"
             )
         if not values or len(set(values)) != len(values) or [n for n, _ in config.sweep].count(name) > 1:
             raise ValueError(f"sweep needs at least one value of {name} and no repeats, got {config.sweep}")

@@ -23,7 +23,7 @@ EPOCH_STEPS = 30_000  # environment steps per update in safety-starter-agents
 
 
 class Law(NamedTuple):
-    """One way to move the multiplier; see the module. `settings` are those of `Config` that it uses."""
+    """One way to move the multiplier; see the module. `settings` are the fields of `Hyper` that it uses."""
 
     init: Callable
     update: Callable
@@ -120,8 +120,8 @@ def update_margin(state: PlainState, episode_cost: jax.Array, num_steps: int, hy
 
 NONE = Law(lambda _: PlainState(jnp.float32(0.0)), keep)
 FIXED = Law(lambda hyper: PlainState(hyper.multiplier_init), keep, ("multiplier_init",))
-MARGIN = Law(NONE.init, update_margin, ("cpo_margin_lr",))
+MARGIN = Law(NONE.init, update_margin, ("cost_limit", "cpo_margin_lr"))
 LAWS = {
-    "pid": Law(init_pid, update_pid, ("multiplier_init", "pid_kp", "pid_ki", "pid_kd", "pid_ema")),
-    "adam": Law(init_adam, update_adam, ("multiplier_init", "dual_lr")),
+    "pid": Law(init_pid, update_pid, ("cost_limit", "multiplier_init", "pid_kp", "pid_ki", "pid_kd", "pid_ema")),
+    "adam": Law(init_adam, update_adam, ("cost_limit", "multiplier_init", "dual_lr")),
 }

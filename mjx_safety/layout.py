@@ -6,6 +6,7 @@ round after round, and the first valid one is taken, which is the same distribut
 thing of its own, so that those that need more tries, or start again, do not hold up the others.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -52,13 +53,15 @@ class Layout:
       margin: metres added to the least distance of any two things.
 
     Raises:
-      ValueError: a thing has no rectangle large enough for its keepout, or all of them together cannot find room.
+      ValueError: a thing has no rectangle large enough for its keepout, all of them together cannot find room, or two
+        locations are too near to each other.
     """
 
     def __init__(self, spots: Sequence[Placement], extents: Rectangle, margin: float):
         self.num = len(spots)
         rectangles = [_shrunk(spot, extents) for spot in spots]
         _check_room(spots, extents, margin)
+        _check_fixed(spots, margin)
         most = max(map(len, rectangles))
         bounds = np.zeros((self.num, most, 4), np.float32)
         upto = np.ones((self.num, most), np.float32)  # share of the area in the rectangles up to and with each
@@ -160,6 +163,18 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
             f"The keepouts of {len(spots)} things cover {share:.0%} of the extents {extents}; {DENSEST:.0%} at most "
             "can be covered. Place fewer things, lower keepouts or widen Task.extents."
         )
+
+
+def _check_fixed(spots: Sequence[Placement], margin: float) -> None:
+    """Refuses locations at which two things would always be in each other's keepout."""
+    fixed = [(*spot.locations, spot.keepout) for spot in spots if spot.locations]
+    for (first, keepout), (second, other) in itertools.combinations(fixed, 2):
+        least, distance = keepout + other + margin, math.dist(first, second)
+        if distance < least - 1e-6:
+            raise ValueError(
+                f"The locations {first} and {second} are {distance:.3g} m apart, but keepouts of {keepout} m and "
+                f"{other} m and a margin of {margin} m need {least:.3g} m. Move one, or lower a keepout or Task.margin."
+            )
 
 
 def _draw(

@@ -161,6 +161,16 @@ def test_fixed_places_and_rectangles_are_kept():
     assert 0.4 < (free[:, 0] > 0).mean() < 0.6  # equal areas, equal shares
 
 
+def test_locations_that_no_layout_can_have_are_refused():
+    two = Placement(0.3, locations=((0.0, 0.0), (0.5, 0.0))).split(2)
+    with pytest.raises(ValueError, match=r"\(0.0, 0.0\) and \(0.5, 0.0\) are 0.5 m apart, .* need 0.6 m"):
+        Layout(two, EXTENTS, margin=0.0)
+    far = Placement(0.3, locations=((0.0, 0.0), (0.6, 0.0))).split(2)
+    assert Layout(far, EXTENTS, margin=0.0).sample(jax.random.key(0))[1]
+    with pytest.raises(ValueError, match=r"margin of 0.1 m need 0.7 m"):
+        Layout(far, EXTENTS, margin=0.1)
+
+
 def test_rectangles_are_chosen_by_their_area():
     """Beside things with another number of rectangles; the keepout is 0, so that areas are those that are written."""
     three = Placement(0.0, rectangles=((-1.0, -1.0, -0.9, -0.9), (-0.5, -1.0, -0.3, -0.9), (0.0, -1.0, 0.5, -0.9)))

@@ -58,8 +58,8 @@ class Algorithm(NamedTuple):
             with the fields of `agents.loop.Batch` float32 [parts, blocks, samples, ...].
         law: how the multiplier moves; None for the one that `Config.multiplier` names.
         wrapper: put around the environment.
-        settings: continuous settings of `Config` that it uses, beside those of `agents.config.SHARED`, of its law and
-            of gradient steps on the policy.
+        settings: fields of `agents.loop.Hyper` that it uses, beside those of `agents.config.SHARED`, of its law and of
+            gradient steps on the policy.
     """
 
     objective: Callable | None = None
