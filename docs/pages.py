@@ -188,9 +188,10 @@ with implicit damping. What differs from MuJoCo and MJX is how little is compute
 - **Car, Doggo** (`articulated.py`): each Newton step on Gauss's principle is one pass of the articulated-body algorithm
   with inertias to which contacts are added, in single components, so that a batch of robots is elementwise arithmetic.
 - **Vases, gremlins, the push box** (`boxes.py`): six degrees of freedom each, solved beside a robot that moves as
-  prescribed, because they weigh 1/650 of the lightest robot or less; a contact counts by its point alone, where forces
-  fall with the point's acceleration (`points.py`). The push box weighs 1/40 of the Point: there the two are one system,
-  each Newton step an elimination of the box's six accelerations and then the Point's three.
+  prescribed, because they weigh 1/650 of the lightest robot or less. The push box weighs 1/40 of the Point: there the
+  two are one system, each Newton step an elimination of the box's six accelerations and then the Point's three. Each
+  contact is worked out at its point: a force, and the 3 by 3 matrix by which it falls as the point accelerates
+  (`points.py`).
 - **Only what can touch** (`physics.py`): every environment pays for its robot on the floor; those in which something is
   in reach or still moving are gathered into chunks and stepped again with contacts (`sparse.cond`).
 

@@ -8,7 +8,7 @@ What is simplified beside MuJoCo: boxes and cylinders meet in at most four point
 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
 Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs], and side by
-side in the solver (`newton.Contacts`).
+side in the solver (`points.Points`).
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, collide_box, contact, newton, points, short, spatial
+from mjx_safety import collide, collide_box, contact, newton, short, spatial
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
-from mjx_safety.points import Points, Pressure
+from mjx_safety.points import Points, Reaction, onto, total
 from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
@@ -91,7 +91,7 @@ class _Touch(NamedTuple):
 
     Attributes:
       dist, pos, normal: as of `Candidates`.
-      points: MuJoCo's contact points that the candidate stands for.
+      num_points: MuJoCo's contact points that the candidate stands for.
       linvel, linacc: of what the box touches, where it does.
       weight: sum of the two translational `body_invweight0`, over the box's.
       robot: 1 where the box touches the robot, else 0.
@@ -100,7 +100,7 @@ class _Touch(NamedTuple):
     dist: jax.Array
     pos: Vec
     normal: Vec
-    points: jax.Array
+    num_points: jax.Array
     linvel: Vec
     linacc: Vec
     weight: jax.Array
@@ -122,15 +122,18 @@ class _Touches(NamedTuple):
 
 
 class _Partner(NamedTuple):
-    """What the boxes may touch, for every candidate [contacts]; arrays like these where candidates were chosen.
+    """What contacts are with.
+
+    Numbers or numpy arrays [things] for what may be met; then numpy arrays [contacts], for every candidate; then, of
+    those that were chosen, what broadcasts to [contacts, slots, envs].
 
     Attributes:
-      points: MuJoCo's contact points that the candidate stands for.
+      num_points: MuJoCo's contact points that the candidate stands for.
       weight: sum of the two translational `body_invweight0`, over the box's.
       body: of the robot, index into `Frames`; -1 for what stands still.
     """
 
-    points: Any
+    num_points: Any
     weight: Any
     body: Any
 
@@ -153,7 +156,7 @@ class _Problem(NamedTuple):
       start: accelerations [6, slots, envs] to start from.
       nearest: contacts with the robot and what stands still.
       pairs: contacts with the other slots; None without any.
-      theirs: from those boxes' centres to the points of `pairs`.
+      theirs: from those boxes' centres to the points of `pairs`; empty without any.
       floor: contacts with the floor; None where there are none.
     """
 
@@ -165,20 +168,21 @@ class _Problem(NamedTuple):
     theirs: Vec
     floor: Points | None
 
-    def terms(self, acc: jax.Array, nearest: Pressure) -> newton.Terms:
-        """Of Newton's method at accelerations [6, slots, envs], with what `nearest` does to the boxes.
+    def terms(self, acc: jax.Array, reaction: Reaction) -> newton.Terms:
+        """Of Newton's method at accelerations [6, slots, envs], with what `nearest` does to the boxes there.
 
         The other boxes' accelerations are those of the iteration before: twice the block of a pair bounds the coupled
         Hessian, so that the blocks can be solved one by one.
         """
-        shares = [self.nearest.felt(nearest, acc[0])]
-        if self.pairs:
-            others = keep([_spread(x, self.pairs.num(x)).reshape(-1) for x in acc])
+        bodies = acc.shape[1:]
+        shares = [self.nearest.on_bodies(reaction, bodies)]
+        if self.pairs is not None:
+            others = keep([_spread(x, self.pairs.each(bodies)).reshape(-1) for x in acc])
             passing = add(others[:3], cross(others[3:], self.theirs))
-            between = self.pairs.press(add(self.pairs.accelerations(acc), scale(passing, -1.0)))
-            shares.append(self.pairs.felt(between.scaled(2.0), acc[0]))
-        if self.floor:
-            shares.append(self.floor.felt(self.floor.press(self.floor.accelerations(acc)), acc[0]))
+            between = self.pairs.react(add(self.pairs.accelerations(acc), scale(passing, -1.0)))
+            shares.append(self.pairs.on_bodies(between.falling(2.0), bodies))
+        if self.floor is not None:
+            shares.append(self.floor.on_bodies(self.floor.react(self.floor.accelerations(acc)), bodies))
         stiff, push = jax.tree.map(lambda *x: sum(x[1:], start=x[0]), *shares)
         matrix = [[self.inertia[i, j] + stiff[i][j] for j in range(i + 1)] for i in range(len(acc))]
         slope = short.sum(self.inertia * acc, 1) - self.force - jnp.stack(push)
@@ -277,11 +281,11 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _contacts(self, boxes, frames):
-        candidates, partner = self._touch_robot(_components(boxes), frames)
-        return short.sum(jnp.where(candidates.dist < 0, partner.points[:, None, None], 0.0), 0)
+        candidates, partner = self._near_robot(_components(boxes), frames)
+        return short.sum(jnp.where(candidates.dist < 0, partner.num_points[:, None, None], 0.0), 0)
 
-    def _touch_robot(self, now: _Moving, frames: Frames) -> tuple[Candidates, _Partner]:
-        """Candidates of contact with the robot."""
+    def _near_robot(self, now: _Moving, frames: Frames) -> tuple[Candidates, _Partner]:
+        """All candidates of contact with the robot, [contacts, slots, envs], and their partners."""
         parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
         return _flat(self._meet_robot(parts, frames))
 
@@ -310,7 +314,7 @@ class BoxPhysics:
         x, y = self.on_circle(time)
         leads = [y, -x, 0.0]  # the target's velocity
         push = [pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, leads, strict=True)]
-        candidates, _ = self._touch_robot(now, frames)
+        candidates, _ = self._near_robot(now, frames)
         nearest = jax.nn.softmax(-candidates.dist / 1e-3, axis=0)
         arm = add([short.sum(nearest * x, 0) for x in candidates.pos], scale(now.pos, -1.0))
         turn = cross(arm, push)
@@ -355,11 +359,11 @@ class BoxPhysics:
     def _advance(self, boxes, frames, frames_acc, places, home, time):
         near, mat, touch, problem = self._meet(boxes, frames, frames_acc, places, home, time)
 
-        def press(acc):
-            return problem.nearest.press(problem.nearest.accelerations(acc))
+        def react(acc):
+            return problem.nearest.react(problem.nearest.accelerations(acc))
 
-        acc = self._minimise(lambda acc: problem.terms(acc, press(acc)).change(), problem.start)
-        return self._moved(near, mat, touch, acc), self._push(touch.nearest, press(acc), frames)
+        acc = self._minimise(lambda acc: problem.terms(acc, react(acc)).change(), problem.start)
+        return self._moved(near, mat, touch, acc), self._push(touch.nearest, react(acc), frames)
 
     def advance_with(
         self,
@@ -383,28 +387,29 @@ class BoxPhysics:
         x, y, _ = _from_root(touch.nearest, frames)
         met = touch.nearest.robot.reshape(-1)
 
-        def press(accs):
-            ahead, left, turn = (jnp.broadcast_to(a, touch.nearest.robot.shape).reshape(-1) for a in accs[0])
+        def react(accs):
+            along_x, along_y, turn = (jnp.broadcast_to(a, touch.nearest.robot.shape).reshape(-1) for a in accs[0])
             own = problem.nearest.accelerations(accs[1])
-            robots = [met * (ahead - turn * y), met * (left + turn * x)]
-            return problem.nearest.press([own[0] - robots[0], own[1] - robots[1], own[2]])
+            robots = [met * (along_x - turn * y), met * (along_y + turn * x)]
+            return problem.nearest.react([own[0] - robots[0], own[1] - robots[1], own[2]])
 
-        def along(force):
-            """What a force pushes of the robot: along x and y and about z."""
+        def on_robot(force):
+            """What a force does along x and y and about z."""
             return [force[0], force[1], x * force[1] - y * force[0]]
 
         def change(accs):
             """Block elimination: the boxes' answer to the robot first, then the robot, then the boxes."""
-            pressure = press(accs)
-            own, theirs = problem.terms(accs[1], pressure), newton.terms(robot, accs[0])
-            # How the forces fall as the robot speeds up along x and y and about z, and what of it is the robot's.
-            ahead, left, _ = (scale(row, met) for row in pressure.rows)
-            falls = [ahead, left, [x * b - y * a for a, b in zip(ahead, left, strict=True)]]
-            shared = [along(fall)[: i + 1] for i, fall in enumerate(falls)]
-            mixed = [[*fall, *cross(problem.nearest.arm, fall)] for fall in falls]
-            pull = along(scale(pressure.force, met))
-            shared, pull = jax.tree.map(lambda a: points.total(a, accs[0][0]), (shared, pull))
-            mixed = [jnp.stack([points.total(a, accs[1][0]) for a in row]) for row in mixed]
+            reaction = react(accs)
+            own, theirs = problem.terms(accs[1], reaction), newton.terms(robot, accs[0])
+            # How forces on the boxes grow as the robot speeds up along x and y and about z; those on it have the other
+            # sign, and so has the slope.
+            by_x, by_y, _ = (scale(row, met) for row in reaction.rows)
+            growth = [by_x, by_y, [x * b - y * a for a, b in zip(by_x, by_y, strict=True)]]
+            shared = [on_robot(force)[: i + 1] for i, force in enumerate(growth)]
+            mixed = [[*force, *cross(problem.nearest.arm, force)] for force in growth]
+            pull = on_robot(scale(reaction.force, met))
+            shared, pull = jax.tree.map(lambda a: total(a, accs[0].shape[1:]), (shared, pull))
+            mixed = [jnp.stack([total(a, accs[1].shape[1:]) for a in row]) for row in mixed]
             shared, pull, mixed = keep((shared, pull, -jnp.stack(mixed, 1)))
             answer = keep(jnp.stack(spatial.solve(own.matrix, [*jnp.concatenate([own.slope[:, None], mixed], axis=1)])))
             felt = keep(short.sum(short.sum(mixed[:, :, None] * answer[:, None], 0), 2))  # all boxes'
@@ -417,7 +422,7 @@ class BoxPhysics:
             return first, answer[:, 0] - short.sum(answer[:, 1:] * first[:, None], 1)
 
         accs = self._minimise(change, (robot.start, problem.start))
-        push = self._push(touch.nearest, press(accs), frames)
+        push = self._push(touch.nearest, react(accs), frames)
         return accs[0], self._moved(near, mat, touch, accs[1]), push
 
     def _minimise(self, change: Any, start: Any) -> Any:
@@ -469,7 +474,7 @@ class BoxPhysics:
             pos = [_of(frames.pos[:, i], body) for i in range(3)]
             mat = [[_of(frames.mat[:, i, j], body) for j in range(3)] for i in range(3)]
             centre, axes = add(pos, rotate(mat, offset)), [rotate(mat, axis) for axis in axes]
-            points = 1.0
+            num_points = np.float32(1.0)
             if kind == "sphere":
                 new = [collide_box.ball(centre, size[0], parts)]
             elif kind == "capsule":
@@ -478,10 +483,10 @@ class BoxPhysics:
                 new = collide_box.capsule(centre, axes[2], size[0], size[1] - size[0], parts)[:1]
             elif kind == "wheel":
                 new = collide_box.box(collide_box.wheel(centre, axes[2], size[0], size[1]), parts)
-                points = 0.5
+                num_points = np.float32(0.5)
             else:
                 new = collide_box.box(Solid("box", centre, axes, size), parts)
-            found += [(candidates, _Partner(points, self._weight[body], body)) for candidates in new]
+            found += [(candidates, _Partner(num_points, self._weight[body], body)) for candidates in new]
         return found
 
     def _meet_obstacles(self, parts: Solid, places: tuple[jax.Array, ...]) -> list[tuple[Candidates, _Partner]]:
@@ -497,19 +502,22 @@ class BoxPhysics:
                 new = [collide_box.pillar(centre, size[0], size[1], parts)]
             else:
                 new = collide_box.box(Solid("box", centre, _WORLD, list(map(np.float32, size))), parts)
-            found += [(candidates, _Partner(1.0, np.float32(1.0), -1)) for candidates in new]
+            found += [(candidates, _Partner(np.float32(1.0), np.float32(1.0), -1)) for candidates in new]
         return found
 
     def _meet_nearest(self, parts: Solid, frames: Frames, acc: Accelerations | None, places) -> _Touch:
-        """The deepest `NEAR` contacts of each slot with the robot and what stands still."""
+        """The deepest `NEAR` contacts of each slot with the robot and what stands still.
+
+        Without accelerations of the robot, it is taken to keep its velocities.
+        """
         candidates, partner = _deepest(*_flat(self._meet_robot(parts, frames) + self._meet_obstacles(parts, places)))
-        motion = frames.pos, frames.linvel, frames.angvel
-        motion = keep(motion) if acc is None else keep((*motion, acc.linacc, acc.angacc))
-        origin, *motion = _of_partner(motion, partner.body)
+        rates = frames.linvel, frames.angvel, *(acc or ())
+        origin, *rates = _of_partner(keep((frames.pos, *rates)), partner.body)
         arm = add(candidates.pos, scale(origin, -1.0))
         robot = (partner.body >= 0).astype(np.float32)
-        at_contact = [scale(add(x, cross(y, arm)), robot) for x, y in zip(motion[::2], motion[1::2], strict=True)]
-        return _touch(candidates, partner.points, partner.weight, robot, *at_contact)
+        linear, angular = rates[::2], rates[1::2]
+        linvel, *linacc = [scale(add(x, cross(w, arm)), robot) for x, w in zip(linear, angular, strict=True)]
+        return _touch(candidates, partner.num_points, partner.weight, robot, linvel, *linacc)
 
     def _meet_boxes(self, near: _Moving, parts: Solid) -> list[_Touch]:
         """Candidates of contact with the other slots, for each corner and each other one."""
@@ -547,7 +555,7 @@ class BoxPhysics:
         # A box at rest is left alone until the robot or a moving box touches it.
         awake = _awake(jnp.stack(near.linvel, axis=-1), jnp.stack(near.angvel, axis=-1))
         moves = awake | short.any((touch.nearest.robot > 0) & (touch.nearest.dist < 0), 0)
-        if touch.pairs:
+        if touch.pairs is not None:
             moves |= short.any(_spread(awake, len(touch.pairs.dist)) & (touch.pairs.dist < 0), 0)
         moves |= self._kind.travel is not None
 
@@ -558,11 +566,11 @@ class BoxPhysics:
         after = jax.tree.map(lambda old, new: jnp.where(moves, new, old), near, after)
         return Boxes(*(jnp.stack(x, axis=1) for x in after))
 
-    def _push(self, nearest: _Touch, pressure: Pressure, frames: Frames) -> jax.Array:
+    def _push(self, nearest: _Touch, reaction: Reaction, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
-        force = scale(pressure.force, nearest.robot.reshape(-1))
+        force = scale(reaction.force, nearest.robot.reshape(-1))
         turn = cross(_from_root(nearest, frames), force)
-        return -self.mass * jnp.stack([points.total(x, frames.pos[0, 0]) for x in keep([*force, *turn])])
+        return -self.mass * jnp.stack([total(x, frames.pos.shape[2:]) for x in keep([*force, *turn])])
 
     def _touches(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> _Touches:
         """All contacts."""
@@ -576,7 +584,7 @@ class BoxPhysics:
     def _problem(self, near: _Moving, mat: Mat, touch: _Touches, home, time) -> _Problem:
         """What the solver minimises."""
         theirs = []
-        if touch.pairs:
+        if touch.pairs is not None:
             others = keep([_spread(x, len(touch.pairs.dist)) for x in near.pos])
             theirs = keep([(x - y).reshape(-1) for x, y in zip(touch.pairs.pos, others, strict=True)])
         inertia, smooth = self._smooth(near, mat)
@@ -589,8 +597,8 @@ class BoxPhysics:
             (jnp.stack([jnp.stack(row) for row in inertia]), jnp.stack(force), jnp.stack(smooth))
         )
         nearest = self._points(near, touch.nearest, _axes(touch.nearest))
-        pairs = touch.pairs and self._points(near, touch.pairs, _axes(touch.pairs))
-        floor = touch.floor and self._points(near, touch.floor, None)
+        pairs = None if touch.pairs is None else self._points(near, touch.pairs, _axes(touch.pairs))
+        floor = None if touch.floor is None else self._points(near, touch.floor, None)
         return _Problem(inertia, force, smooth, nearest, pairs, theirs, floor)
 
     def _points(self, near: _Moving, touch: _Touch, axes: list[Vec] | None) -> Points:
@@ -598,9 +606,9 @@ class BoxPhysics:
         arm = add(touch.pos, scale(near.pos, -1.0))
         approach = add(add(near.linvel, cross(near.angvel, arm)), scale(touch.linvel, -1.0))
         stiff, damp = contact.spring(self._timestep)
-        offset = points.onto(axes, add(scale(approach, damp), scale(touch.linacc, -1.0)))
+        offset = onto(axes, add(scale(approach, damp), scale(touch.linacc, -1.0)))
         offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
-        stiffness = touch.points * contact.edge_stiffness(touch.dist, touch.weight)
+        stiffness = touch.num_points * contact.edge_stiffness(touch.dist, touch.weight)
         return jax.tree.map(lambda x: x.reshape(-1), keep(Points(arm, axes, offset, stiffness)))
 
     def _smooth(self, near: _Moving, mat: Mat) -> tuple[Mat, list]:
@@ -748,19 +756,19 @@ def _spread(values: jax.Array, num: int) -> jax.Array:
 
 
 def _touch(
-    candidates: Candidates, points: Any, weight: Any, robot: Any = 0.0, linvel: Any = None, linacc: Any = None
+    candidates: Candidates, num_points: Any, weight: Any, robot: Any = 0.0, linvel: Any = None, linacc: Any = None
 ) -> _Touch:
     """Contacts [contacts, slots, envs] of candidates [..., slots, envs]; without velocities, with what stands still."""
     still = [np.float32(0.0)] * 3
     dist, pos, normal = candidates
-    fields: Any = dist, pos, normal, points, linvel or still, linacc or still, weight, robot
-    return _spread_out(_Touch(*fields))
+    fields: Any = dist, pos, normal, num_points, linvel or still, linacc or still, weight, robot
+    return _alike(_Touch(*fields))
 
 
-def _spread_out(touch: Any) -> Any:
+def _alike(arrays: Any) -> Any:
     """Arrays [..., slots, envs] and numbers as alike ones [contacts, slots, envs]."""
-    shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(touch)))
-    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), touch)
+    shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(arrays)))
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), shape).reshape(-1, *shape[-2:]), arrays)
 
 
 def _from_root(touch: _Touch, frames: Frames) -> Vec:
@@ -783,13 +791,13 @@ def _flat(found: list[tuple[Candidates, _Partner]]) -> tuple[Candidates, _Partne
     candidates, partners = [], []
     for new, partner in found:
         num_things, num_parts = new.dist.shape[:2]
-        candidates.append(_spread_out(new))
+        candidates.append(_alike(new))
         partners.append([np.repeat(np.broadcast_to(x, num_things), num_parts) for x in partner])
     return _join(candidates), _Partner(*(np.concatenate(x) for x in zip(*partners, strict=True)))
 
 
 def _deepest(candidates: Candidates, partner: _Partner) -> tuple[Candidates, _Partner]:
-    """The deepest `NEAR` candidates of each slot, and their partners [contacts, slots, envs]."""
+    """The deepest `NEAR` candidates of each slot, and their partners."""
     if len(candidates.dist) <= NEAR:
         return candidates, _Partner(*(x[:, None, None] for x in partner))
     candidates = keep(candidates)
@@ -800,13 +808,11 @@ def _deepest(candidates: Candidates, partner: _Partner) -> tuple[Candidates, _Pa
     return chosen, _Partner(*(jnp.asarray(x)[order] for x in partner))
 
 
-def _of_partner(motion: tuple, body: Any) -> list[Vec]:
-    """Vectors [bodies, 3, envs] of the bodies with these indices, [contacts, slots, envs]; of any for what has none."""
-    num_bodies = len(motion[0])
-    if num_bodies == 1:
-        return [[x[0, i] for i in range(3)] for x in motion]
-    values = jnp.stack([x[:, i] for x in motion for i in range(3)])  # [numbers, bodies, envs]
+def _of_partner(vectors: tuple, body: Any) -> list[Vec]:
+    """Of the robot's vectors [bodies, 3, envs] those of each contact's body, whatever they are where it has none."""
+    if len(vectors[0]) == 1:
+        return [[x[0, i] for i in range(3)] for x in vectors]
+    values = jnp.stack([x[:, i] for x in vectors for i in range(3)])  # [numbers, bodies, envs]
     index = jnp.broadcast_to(jnp.maximum(body, 0), (*body.shape[:2], values.shape[-1]))
     chosen = jnp.take_along_axis(values, index.reshape(1, -1, index.shape[-1]), axis=1)
-    chosen = chosen.reshape(len(motion), 3, *index.shape)
-    return [list(x) for x in chosen]
+    return [list(x) for x in chosen.reshape(len(vectors), 3, *index.shape)]

@@ -4,8 +4,7 @@ A system with inertia M under forces f, whose contacts push as `contact.edges` h
 
     1/2 a'M a - f'a + sum over edges of 1/2 k min(0, row a + offset)^2
 
-least (MuJoCo's documentation, "Computation", section "Primal problem"). What belongs to a batch comes last: slots and
-environments, as in `spatial`.
+least (MuJoCo's documentation, "Computation", section "Primal problem"). Environments come last, as in `spatial`.
 """
 
 from collections.abc import Callable
@@ -23,8 +22,7 @@ TOLERANCE = 1e-4  # relative change of the accelerations at which Newton's metho
 class Contacts(NamedTuple):
     """Contacts of systems of n accelerations; the first direction is the normal, the others are those of friction.
 
-    All systems' contacts lie side by side, the first of each system first: so loops over them are long enough for a
-    CPU's vectors even where few systems are solved at a time.
+    All systems' contacts lie side by side, as in `points`.
 
     Attributes:
       rows: the acceleration along each direction that those of the system give, [directions, n, contacts * systems].

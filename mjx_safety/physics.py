@@ -1,6 +1,6 @@
 """One environment's physics: the robot, what it bumps into and what it pushes, computed only where they can touch."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -46,8 +46,7 @@ class Motion(NamedTuple):
 
     Attributes:
       forces: on the robot at the new state.
-      contacts: the robot's contact points at the new state with each thing of the kinds that collide and are `felt`,
-        float32 [num].
+      contacts: the robot's contact points at the new state with each thing of the counted kinds, float32 [num].
     """
 
     forces: Forces
@@ -64,9 +63,10 @@ class Physics:
       robot: who moves.
       objects: the kinds around it.
       frame_skip: physics steps of an environment step.
+      counted: the kinds with which the robot's contacts are counted, if they collide.
     """
 
-    def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int):
+    def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int, counted: Set[str]):
         model = scene.robot_model(robot)
         self._obstacles: dict[str, Obstacle] = {}
         kinds = {}
@@ -97,7 +97,7 @@ class Physics:
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
-        self._felt = {kind.name for kind in objects if kind.felt}
+        self._counted = counted
         num_things = sum(kind.num for kind in objects if kind.obstacle() or kind.boxes())
         # Random actions seldom meet what is heavy, policies push it most of the time.
         light = {"fraction": max(16, SELDOM // max(2, num_things))}
@@ -144,7 +144,7 @@ class Physics:
         return Motion(forces, self._contacts(state, places))
 
     def _contacts(self, state: PhysicsState, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The robot's contact points with each thing that collides, float32 [num] by kind."""
+        """The robot's contact points with each thing of the counted kinds, float32 [num]."""
         contacts = self._touching(state.qpos, places)
         if self._boxes:
             contacts |= self._touching_boxes(state.boxes, self._robot.frames(state.qpos, state.qvel))
@@ -221,12 +221,12 @@ class Physics:
         return sparse.cond(obstructed, among, args, (free, contacts), fraction=fraction)
 
     def _untouched(self, places):
-        """No contact points with anything that stands still."""
-        return {name: jnp.zeros(len(places[name])) for name in self._obstacles if name in self._felt}
+        """As `_touching`, without a contact."""
+        return {name: jnp.zeros(len(places[name])) for name in self._obstacles if name in self._counted}
 
     def _untouched_boxes(self, boxes: dict[str, Boxes]) -> dict[str, jax.Array]:
-        """No contact points with anything that moves."""
-        return {name: jnp.zeros(len(x.pos)) for name, x in boxes.items() if name in self._felt}
+        """As `_touching_boxes`, without a contact."""
+        return {name: jnp.zeros(len(x.pos)) for name, x in boxes.items() if name in self._counted}
 
     def _roll_among(self, qpos, qvel, ctrl, places):
         """The robot's path among obstacles, and its contact points with them in the end."""
@@ -378,18 +378,20 @@ class Physics:
         return state, Motion(forces, self._contacts(state, places))
 
     def _touching(self, qpos: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The robot's contact points with each thing that stands still, float32 [num] by kind."""
+        """Those of `_contacts` with what stands still."""
+        if not self._counted & self._obstacles.keys():
+            return {}
         near = self._nearest(qpos[:2], places)
         touching = self._robot.touching(qpos, tuple(places[name][index] for name, index in near.items()))
         return {
             name: jnp.zeros(len(places[name])).at[index].set(points)
             for (name, index), points in zip(near.items(), touching, strict=True)
-            if name in self._felt
+            if name in self._counted
         }
 
     def _touching_boxes(self, boxes: dict[str, Boxes], frames: Frames) -> dict[str, jax.Array]:
-        """The robot's contact points with each thing that moves, float32 [num] by kind."""
-        return {name: self._boxes[name].contacts(x, frames) for name, x in boxes.items() if name in self._felt}
+        """Those of `_contacts` with what moves."""
+        return {name: self._boxes[name].contacts(x, frames) for name, x in boxes.items() if name in self._counted}
 
     def _near_places(self, position: jax.Array, places: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         return tuple(places[name][index] for name, index in self._nearest(position, places).items())

@@ -17,7 +17,8 @@ class View:
       pos: positions of each kind of thing, float32 [num, 3], by name: "goal", "hazards", "vases", ...
       placed: where the layout put things that move since, float32 [num, 2].
       linvel: velocities of the kinds that move, float32 [num, 3].
-      contacts: robot's contact points with each object of the kinds that collide and are `felt`, float32 [num].
+      contacts: robot's contact points with each object of the kinds that collide and are constrained, or that the
+        objective `touches`, float32 [num].
       target: int32 [], which button is the goal; 0 where there are none.
       timer: int32 [], steps for which the buttons stay dark.
     """

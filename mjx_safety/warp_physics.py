@@ -5,7 +5,7 @@ step, with all of MuJoCo's terms, in kernels of NVIDIA's Warp: it costs more, an
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import jax
@@ -40,11 +40,11 @@ class WarpPhysics(Physics):
       ImportError: Warp is not installed.
     """
 
-    def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int):
-        super().__init__(robot, objects, frame_skip)
+    def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int, counted: Set[str]):
+        super().__init__(robot, objects, frame_skip, counted)
         self._mjx = _import_mjx()
         kinds = [kind for kind in objects if kind.num and (kind.obstacle() or kind.boxes())]
-        self.scene = _scene(robot, kinds)
+        self.scene = _scene(robot, kinds, counted)
         self._model = self._mjx.put_model(self.scene, impl="warp")
         self._pushed = {kind.name: pushed for kind in kinds if (pushed := kind.boxes())}
         self._mocaps = {  # kinds of the scene's mocap bodies, in its order
@@ -53,7 +53,7 @@ class WarpPhysics(Physics):
         self._contact_sensors = {
             kind.name: np.array([self.scene.sensor(f"{kind.name}{i}").adr[0] for i in range(kind.num)])
             for kind in kinds
-            if kind.felt
+            if kind.name in counted
         }
         self._touch_sensors = self.scene.sensor_adr[self.scene.sensor_type == mujoco.mjtSensor.mjSENS_TOUCH]
         parts = sum(kind.num * len(pushed.parts) for kind in kinds if (pushed := self._pushed.get(kind.name)))
@@ -153,9 +153,9 @@ class WarpPhysics(Physics):
         return Motion(forces, {name: sensors[at] for name, at in self._contact_sensors.items()})
 
 
-def _scene(robot: Robot, kinds: Sequence[Objects]) -> mujoco.MjModel:
-    """The scene with what stands still on mocap bodies, to be placed; and for each thing that is `felt` a sensor of its
-    name, which counts its contact points with the robot."""
+def _scene(robot: Robot, kinds: Sequence[Objects], counted: Set[str]) -> mujoco.MjModel:
+    """The scene with what stands still on mocap bodies, to be placed; a sensor of its name counts the contact points of
+    the robot with each thing of the counted kinds."""
     nowhere = {f"{kind.name}_pos": np.zeros((kind.num, 3)) for kind in kinds}
     upright = {f"{kind.name}_quat": np.tile([1.0, 0.0, 0.0, 0.0], (kind.num, 1)) for kind in kinds}
     spec = scene.scene_spec(robot, kinds, nowhere | upright)
@@ -163,7 +163,7 @@ def _scene(robot: Robot, kinds: Sequence[Objects]) -> mujoco.MjModel:
         for i in range(kind.num):
             body = spec.body(f"{kind.name}{i}")
             body.mocap = kind.obstacle() is not None
-            if not kind.felt:
+            if kind.name not in counted:
                 continue
             sensor = spec.add_sensor(name=body.name, type=mujoco.mjtSensor.mjSENS_CONTACT)
             sensor.objtype, sensor.objname = mujoco.mjtObj.mjOBJ_XBODY, "robot"

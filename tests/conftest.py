@@ -26,7 +26,7 @@ jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(tempfile.gettemp
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.devices()  # in use from here on, so that no command line splits the CPU for the tests after it
 
-LONGEST = "test_notebook.py", "test_warp.py"  # minutes each
+LONGEST = "test_notebook.py", "test_warp.py"  # minutes each, some of them if slow tests run
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 

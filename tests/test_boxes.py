@@ -453,3 +453,30 @@ def test_a_pillar_stops_the_box():
         state, push = run.step(state, places=(f32([[0.55, 0.05], [3.0, 3.0]]),))
         np.testing.assert_array_equal(push, 0)
     assert 0.0 < state.pos[0, 0] < 0.06  # 0.05 m of room, where a free box slides on
+
+
+@pytest.mark.parametrize("kind", [VASE._replace(slots=1), BOX])
+def test_a_box_feels_the_body_that_it_touches(kind):
+    """The second of two bodies, which move and weigh differently, as if it were alone; with few candidates and many."""
+    ball = Shape("sphere", 0, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.1, 0.0, 0.0))
+    half = max(centre[0] + size[0] for centre, size in kind.parts)
+    state = at([[0.0, 0.0, kind.parts[0][1][2]]])
+    pos, linvel, angvel, linacc, angacc = (
+        f32(x)
+        for x in (
+            [[0.0, 2.0, 0.1], [half + 0.0995, 0.2 * (kind is BOX), 0.1]],
+            [[3.0, -1.0, 0.5], [-0.2, 0.1, 0.0]],
+            [[5.0, 2.0, -3.0], [0.0, 0.3, 1.0]],
+            [[9.0, 9.0, 9.0], [-4.0, 2.0, 0.0]],
+            [[-9.0, 9.0, 9.0], [0.0, 1.0, 3.0]],
+        )
+    )
+    frames, acc = Frames(pos, jnp.stack([jnp.eye(3)] * 2), linvel, angvel), Accelerations(linacc, angacc)
+    both = compiled(kind, (ball, ball._replace(body=1)), (), (7.0, 128.5))
+    alone = compiled(kind, (ball,), (), (128.5,))
+    got, push = both.step(state, frames, acc)
+    want, push_alone = alone.step(state, *jax.tree.map(lambda x: x[1:], (frames, acc)))
+    assert np.linalg.norm(push_alone[:3]) > 1e-6
+    assert np.abs(np.asarray(want.linvel)).max() > 1e-3
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), got, want)
+    np.testing.assert_allclose(push[:3], push_alone[:3], rtol=1e-3)

@@ -231,7 +231,7 @@ def test_a_push_is_an_external_force(name):
 @pytest.mark.parametrize("name", ROBOTS)
 def test_the_robot_stays_within_its_reach(name):
     path, _, _ = compiled(name).roll(*states(name))
-    reach = jax.device_get(jax.jit(jax.vmap(Physics(ROBOTS[name], (), 10)._robot.reach))(path))
+    reach = jax.device_get(jax.jit(jax.vmap(Physics(ROBOTS[name], (), 10, set())._robot.reach))(path))
     corners = np.array(list(itertools.product((-1, 1), repeat=3)))
     model, slack = world(name), []
     own = [geom for geom in range(model.ngeom) if model.body_rootid[model.geom_bodyid[geom]] == 1]

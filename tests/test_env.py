@@ -278,21 +278,35 @@ def test_a_state_is_small(goal):
     assert sum(x.size * 4 for x in jax.tree.leaves(state)) < 2048
 
 
+class PillarTouch(Goal):
+    """An objective of one's own."""
+
+    touches = ("pillars",)
+
+    def reward(self, view, before):
+        return super().reward(view, before) + view.contacts["pillars"][0]
+
+
 @pytest.mark.parametrize(
-    ("objective", "kinds", "felt"),
+    ("objective", "kinds", "counted"),
     [
         (Push(), (Box(), Pillars(2), Walls(1)), {"pillars"}),
         (Push(), (Box(), Pillars(2, constrained=False)), set()),
         (Goal(), (Vases(3), Gremlins(1, constrained=False)), {"vases"}),
+        (Goal(), (Buttons(4, constrained=False),), set()),
         (Button(), (Buttons(4, constrained=False),), {"buttons"}),
+        (PillarTouch(), (Pillars(1, constrained=False), Hazards(2)), {"pillars"}),
     ],
 )
 @pytest.mark.parametrize("robot", [POINT, CAR])
-def test_contacts_are_told_where_costs_or_the_objective_ask(robot, objective, kinds, felt):
+def test_contacts_are_counted_where_costs_or_the_objective_ask(robot, objective, kinds, counted):
     """What nobody asks for is not computed; a step is traced, so that costs and objectives find what they need."""
     env = Env(Task(robot, objective, kinds))
     state = jax.eval_shape(env.reset, jax.random.key(0))
     jax.eval_shape(env.step, state, jnp.zeros(2))
     solid = {kind.name: jnp.zeros((kind.num, 2)) for kind in kinds if kind.obstacle()}
     _, motion = jax.eval_shape(env.physics.step, state.physics, jnp.zeros(2), solid)
-    assert {name: x.shape for name, x in motion.contacts.items()} == {k.name: (k.num,) for k in kinds if k.name in felt}
+    first = jax.eval_shape(env.physics.look, state.physics, jnp.zeros(2), solid)
+    want = {kind.name: (kind.num,) for kind in kinds if kind.name in counted}
+    for contacts in (motion.contacts, first.contacts):
+        assert {name: x.shape for name, x in contacts.items()} == want

@@ -3,6 +3,7 @@
 import sys
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
@@ -67,6 +68,18 @@ def test_episodes_follow_one_another():
     assert np.isfinite(states.obs).all()
     np.testing.assert_array_equal(places[3], places[0])
     assert (np.abs(places[5] - places[0]).max(axis=(1, 2)) > 0.1).all()
+
+
+@pytest.mark.parametrize("task_id", ["PointPush2", "PointButton2", "CarGoal1"])
+def test_it_counts_the_contacts_that_the_default_counts(task_id):
+    told = []
+    for impl in ("jax", "warp"):
+        env = mjx_safety.make(task_id, impl=impl)
+        state = jax.eval_shape(env.reset, jax.random.key(0))
+        solid = {kind.name: jnp.zeros((kind.num, 2)) for kind in env.task.objects if kind.num and kind.obstacle()}
+        _, motion = jax.eval_shape(env.physics.step, state.physics, jnp.zeros(2), solid)
+        told.append(jax.tree.map(jnp.shape, motion.contacts))
+    assert told[0] == told[1]
 
 
 def test_it_must_be_installed(monkeypatch):

@@ -27,6 +27,7 @@ class Objective:
     name: ClassVar[str]  # of what it is about, in the names of lidar and world arrays: "goal", "circle"
     rgba: ClassVar[tuple[float, float, float, float]] = (0.0, 1.0, 0.0, 0.25)  # Safety Gym's colour
     needs: ClassVar[str | None] = None  # the kind of object without which it makes no sense
+    touches: ClassVar[tuple[str, ...]] = ()  # the kinds whose contacts with the robot it asks for
     bonus: ClassVar[str | None] = None  # field with the reward for a goal reached, where there are goals
     somewhere: ClassVar[bool] = True  # whether it is about a place
 

@@ -27,6 +27,7 @@ class Button(Objective):
 
     name = "goal"
     needs = "buttons"
+    touches = ("buttons",)
     bonus = "reward_goal"
 
     def __post_init__(self):

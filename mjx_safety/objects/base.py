@@ -86,11 +86,6 @@ class Objects:
         """Costs before the indicator, float32 [] by name that is Safety Gym's."""
         raise NotImplementedError
 
-    @property
-    def felt(self) -> bool:
-        """Whether costs or the objective ask for the robot's contacts with the kind, see `View.contacts`."""
-        return self.constrained
-
     def visible(self, view: View) -> jax.Array:
         """Whether lidar sees the kind now, bool []."""
         del view

@@ -43,10 +43,6 @@ class Buttons(Objects):
         pressed = short.sum(jnp.where(wrong, view.contacts[self.name], 0.0), 0)
         return {"cost_buttons": self.cost * jnp.where(view.timer == 0, pressed, 0.0)}
 
-    @property
-    def felt(self) -> bool:
-        return True  # the objective asks for the goal button
-
     def visible(self, view: View) -> jax.Array:
         return view.timer == 0
 
