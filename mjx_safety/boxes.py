@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from mjx_safety import collide, collide_box, contact, newton, short, spatial
+from mjx_safety import collide, collide_box, collide_boxes, contact, newton, short, spatial
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
@@ -482,10 +482,10 @@ class BoxPhysics:
             elif kind == "beam":
                 new = collide_box.capsule(centre, axes[2], size[0], size[1] - size[0], parts)[:1]
             elif kind == "wheel":
-                new = collide_box.box(collide_box.wheel(centre, axes[2], size[0], size[1]), parts)
+                new = collide_boxes.meet(collide_box.wheel(centre, axes[2], size[0], size[1]), parts)
                 num_points = np.float32(0.5)
             else:
-                new = collide_box.box(Solid("box", centre, axes, size), parts)
+                new = collide_boxes.meet(Solid("box", centre, axes, size), parts)
             found += [(candidates, _Partner(num_points, self._weight[body], body)) for candidates in new]
         return found
 
@@ -501,7 +501,7 @@ class BoxPhysics:
             elif obstacle.kind == "cylinder":
                 new = [collide_box.pillar(centre, size[0], size[1], parts)]
             else:
-                new = collide_box.box(Solid("box", centre, _WORLD, list(map(np.float32, size))), parts)
+                new = collide_boxes.meet(Solid("box", centre, _WORLD, list(map(np.float32, size))), parts)
             found += [(candidates, _Partner(np.float32(1.0), np.float32(1.0), -1)) for candidates in new]
         return found
 
@@ -525,7 +525,7 @@ class BoxPhysics:
             return []
         theirs = jax.tree.map(lambda x: _others(jnp.broadcast_to(x, parts.pos[0].shape))[:, :, None], tuple(parts[1:]))
         found = []
-        for candidates in collide_box.box(Solid("box", *theirs), parts):  # [others, parts, parts, slots, envs]
+        for candidates in collide_boxes.meet(Solid("box", *theirs), parts):  # [others, parts, parts, slots, envs]
             pos, linvel, angvel = (
                 [_others(x)[:, None, None] for x in vec] for vec in (near.pos, near.linvel, near.angvel)
             )

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from mjx_safety import collide_box, robots, scene
+from mjx_safety import collide_box, collide_boxes, robots, scene
 from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind, hover
 from mjx_safety.collide import Solid
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
@@ -268,7 +268,7 @@ def test_boxes_at_any_angle_touch_as_in_mujoco():
     def find(pos, mat):
         still = Solid("box", [0.0] * 3, [list(axis) for axis in np.eye(3, dtype=np.float32)], [0.1] * 3)
         moved = Solid("box", list(pos), [list(mat[:, i]) for i in range(3)], list(POINT[1].size))
-        return collide_box.box(moved, still)
+        return collide_boxes.meet(moved, still)
 
     checked, edges, wrong = 0, 0, 0
     for model, data in meetings(mujoco.mjtGeom.mjGEOM_BOX, POINT[1].size, 2000):
