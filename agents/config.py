@@ -306,7 +306,7 @@ def validate(config: Config) -> None:
     if len(config.cost_limits) > 1 and "cost_limit" not in config.used:
         raise ValueError(
             f"cost_limits is {config.cost_limits}, but {config.algorithm} heeds none, so that agents would learn the "
-            f"same: give one, for their evaluation, or choose another algorithm"
+            "same: give one, for their evaluation, or choose another algorithm"
         )
     if not config.hidden_sizes:
         raise ValueError("hidden_sizes needs at least one layer, for example 64 64")

@@ -93,7 +93,11 @@ class Env:
         self.impl: Impl = impl
         self._kinds = tuple(kind for kind in task.objects if kind.num)
         self._moving = tuple(kind for kind in self._kinds if kind.boxes())
-        self._counted = {kind.name for kind in self._kinds if kind.constrained or kind.name in task.objective.touches}
+        self._counted = {
+            kind.name
+            for kind in self._kinds
+            if (kind.obstacle() or kind.boxes()) and (kind.constrained or kind.name in task.objective.touches)
+        }
         self.physics = _engine(impl)(task.robot, self._kinds, task.frame_skip, self._counted)
         self._joint_sensors = scene.joint_sensors(scene.robot_model(task.robot))
         self.action_size = self.physics.action_size
@@ -447,8 +451,7 @@ class Env:
     def _first_readings(self, key: jax.Array) -> dict[str, jax.Array]:
         """Readings of the right shapes, without tracing any physics."""
         physics, places, target, _, _ = self._draw(key)
-        colliding = [kind for kind in self._kinds if kind.obstacle() or kind.boxes()]
-        contacts = {kind.name: jnp.zeros(kind.num) for kind in colliding if kind.name in self._counted}
+        contacts = {kind.name: jnp.zeros(kind.num) for kind in self._kinds if kind.name in self._counted}
         view = self._view(physics, places, contacts, target, jnp.int32(0))
         num_touch = sum(sensor.kind == "touch" for sensor in self._joint_sensors)
         forces = Forces(jnp.zeros_like(physics.qvel), jnp.zeros(num_touch))

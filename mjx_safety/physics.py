@@ -63,7 +63,7 @@ class Physics:
       robot: who moves.
       objects: the kinds around it.
       frame_skip: physics steps of an environment step.
-      counted: the kinds with which the robot's contacts are counted, if they collide.
+      counted: those of the kinds that collide with which the robot's contacts are counted.
     """
 
     def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int, counted: Set[str]):
