@@ -1,8 +1,8 @@
 """Where two boxes in any pose meet.
 
-Vectors are arrays here, [3, ...], and a box's sides one array [5, 4, ...]: its x, y, z, x and y axes, each with its
-half-size behind it, so that of any axis the two after it are a slice away. Boxes are few at a time, and what a kernel
-costs is then its start: numbers that are worked out alike are worked out in one.
+Boxes are few at a time, and what a kernel costs is then its start: numbers that are worked out alike are worked out in
+one. So vectors are arrays here, [3, ...]. A box's sides are one array too, [5, 4, ...], each an axis and then the
+half-size along it, in the order x, y, z, x, y: the two that follow any axis are then a slice.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 from mjx_safety import short
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import APART, Candidates
-from mjx_safety.spatial import cross, keep
+from mjx_safety.spatial import cross, keep, norm
 
 _CLEARLY = 1e-6  # metres: by so much more than float32's rounding
 _PARALLEL = 1e-4  # square of the sine of the angle below which edges do not cross
@@ -51,7 +51,7 @@ def meet(a: Solid, b: Solid) -> list[Candidates]:
     """
     rank = len(jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves((a[1:], b[1:])))))
     first, second = keep((_as_arrays(a, rank), _as_arrays(b, rank)))
-    relative = keep(_dot(first.sides[:, None, :3], second.sides[None, :, :3], 2))  # cosines between axes, [5, 5, ...]
+    relative = keep(_dot(first.sides[:, None, :3], second.sides[None, :, :3], 2))  # cosines between axes
     gaps = keep(_face_gaps(first, second, relative))
     edges = _edges(first, second, relative)
     on_first = short.max(gaps[0], 0) >= short.max(gaps[1], 0)
@@ -134,7 +134,7 @@ def _edges(a: _Box, b: _Box, relative: jax.Array) -> _Edges:
     sides_a, sides_b = keep((_from_axis(a.sides, gaps_a), _from_axis(b.sides, gaps_b)))
     edge_a, edge_b = sides_a[0, :3], sides_b[0, :3]
     normal = jnp.stack(cross(list(edge_a), list(edge_b)))
-    normal = keep(normal * (_sign(_dot(normal, between, 0)) / short.greater(short.norm(normal, 0), 1e-6)))
+    normal = keep(normal * (_sign(_dot(normal, between, 0)) / norm(list(normal))))
     end_a = a.pos + _corner(sides_a, normal)
     offset, cos = b.pos - _corner(sides_b, normal) - end_a, _dot(edge_a, edge_b, 0)
     along = (_dot(offset, edge_a, 0) - cos * _dot(offset, edge_b, 0)) / short.greater(1 - cos * cos, _PARALLEL)

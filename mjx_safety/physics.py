@@ -63,7 +63,7 @@ class Physics:
       robot: who moves.
       objects: the kinds around it.
       frame_skip: physics steps of an environment step.
-      counted: those of the kinds that collide with which the robot's contacts are counted.
+      counted: names of kinds that collide, whose contacts with the robot are counted.
     """
 
     def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int, counted: Set[str]):

@@ -257,7 +257,7 @@ def keep(tree: Any) -> Any:
 
     XLA fuses what is cheap into each of its users; where there are many, the same sum is done over and over, on CPUs
     by a factor of ten and more. On CPUs optimisation barriers are dropped before fusion; a call that is not inlined
-    stands in for one there, and copies nothing.
+    stands in for one there. Where JAX differentiates, it passes the values through, and nothing is stored.
     """
 
     def called(tree):

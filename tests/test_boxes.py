@@ -286,6 +286,21 @@ def test_boxes_at_any_angle_touch_as_in_mujoco():
     assert wrong < 0.05 * checked
 
 
+def test_boxes_alike_touch_with_finite_slopes():
+    """Of boxes with the same axes no edges cross; shapes and parts of boxes broadcast."""
+    axes = [list(axis) for axis in np.eye(3, dtype=np.float32)]
+
+    def dist(pos):
+        a = Solid("box", list(pos[:, :, None, None, None]), axes, [0.1] * 3)  # [shapes, 1, 1, 1]
+        b = Solid("box", [jnp.zeros((2, 1, 1))] * 3, axes, [np.float32([[[0.1]], [[0.2]]])] * 3)  # [parts, 1, 1]
+        return jnp.stack([c.dist for c in collide_boxes.meet(a, b)])
+
+    pos = jnp.array([[0.19, 0.25, 0.5], [0.02, 0.03, 0.0], [0.01, 0.0, 0.0]])  # of three
+    np.testing.assert_allclose(dist(pos)[..., 0, 0], [[[-0.01, -0.11], [1, -0.05], [1, 1]]] * 4, atol=1e-6)
+    slope = jax.grad(lambda pos: jnp.where(dist(pos) < 0, dist(pos), 0.0).sum())(pos)
+    np.testing.assert_allclose(slope, [[8, 4, 0], [0] * 3, [0] * 3], atol=1e-5)
+
+
 def test_the_floor_brakes_vases_as_in_mujoco():
     """Three lone vases: 10 m/s^2 on average at speed (it hops), exponential below 0.2 m/s, then a slow tail."""
     run = compiled(VASE)
