@@ -482,7 +482,7 @@ class BoxPhysics:
             elif kind == "beam":
                 new = collide_box.capsule(centre, axes[2], size[0], size[1] - size[0], parts)[:1]
             elif kind == "wheel":
-                new = collide_boxes.meet(collide_box.wheel(centre, axes[2], size[0], size[1]), parts)
+                new = collide_boxes.meet(collide_boxes.wheel(centre, axes[2], size[0], size[1]), parts)
                 num_points = np.float32(0.5)
             else:
                 new = collide_boxes.meet(Solid("box", centre, axes, size), parts)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_safety.collide import Solid
-from mjx_safety.spatial import Vec, add, cross, dot, keep, norm, scale
+from mjx_safety.spatial import Vec, add, dot, keep, norm, scale
 
 APART = 1.0  # metres: the distance of candidates that are none
 
@@ -110,13 +110,6 @@ def capsule(centre: Vec, axis: Vec, radius: Any, half_length: Any, box: Solid) -
     far, distinct = keep((far, distinct))
     second = ball(add(centre, scale(axis, far)), radius, box)
     return [first, second._replace(dist=jnp.where(distinct, second.dist, APART))]
-
-
-def wheel(centre: Vec, axle: Vec, radius: Any, half_width: Any) -> Solid:
-    """The box that stands for a wheel on a level axle: its outline seen from above, and half its height."""
-    side = [-axle[1], axle[0], 0.0 * axle[2]]
-    side = scale(side, 1 / norm(side))
-    return Solid("box", centre, [axle, side, cross(axle, side)], [half_width, radius, radius / 2])
 
 
 def pillar(centre: Vec, radius: float, half_height: float, box: Solid) -> Candidates:

@@ -6,7 +6,7 @@ half-size along it, in the order x, y, z, x, y: the two that follow any axis are
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from mjx_safety import short
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import APART, Candidates
-from mjx_safety.spatial import cross, keep, norm
+from mjx_safety.spatial import Vec, cross, dot, keep, norm, scale
 
 _CLEARLY = 1e-6  # metres: by so much more than float32's rounding
 _PARALLEL = 1e-4  # square of the sine of the angle below which edges do not cross
@@ -63,9 +63,9 @@ def meet(a: Solid, b: Solid) -> list[Candidates]:
     between = jnp.where(on_first, between, -between)
     ref = _from_axis(jnp.where(on_first, first.sides, second.sides), jnp.where(on_first, *gaps))
     ref, other = keep((ref, jnp.where(on_first, second.sides, first.sides)))
-    normal = ref[0, :3] * _sign(_dot(ref[0, :3], between, 0))
+    normal = ref[0, :3] * _sign(dot(ref[0, :3], between))
     normal, other = keep((normal, _from_axis(other, jnp.abs(_dot(other[:3, :3], normal, 1)))))
-    face = -_sign(_dot(other[0, :3], normal, 0)) * other[0, :3]
+    face = -_sign(dot(other[0, :3], normal)) * other[0, :3]
 
     # The middle of the other's face and its half-sides, from the reference's centre; as seen along the normal; and with
     # the reference's directions, how far they rise from that face.
@@ -91,6 +91,13 @@ def meet(a: Solid, b: Solid) -> list[Candidates]:
     return [Candidates(dist[i], list(pos[:, i]), list(normal)) for i in range(len(_CORNERS))]
 
 
+def wheel(centre: Vec, axle: Vec, radius: Any, half_width: Any) -> Solid:
+    """The box that stands for a wheel on a level axle: its outline seen from above, and half its height."""
+    side = [-axle[1], axle[0], 0.0 * axle[2]]
+    side = scale(side, 1 / norm(side))
+    return Solid("box", centre, [axle, side, cross(axle, side)], [half_width, radius, radius / 2])
+
+
 def _as_arrays(solid: Solid, rank: int) -> _Box:
     """A box whose arrays have so many axes behind their own."""
     shape = jnp.broadcast_shapes(*map(jnp.shape, jax.tree.leaves(solid[1:])))
@@ -104,7 +111,7 @@ def _face_gaps(a: _Box, b: _Box, relative: jax.Array) -> tuple[jax.Array, jax.Ar
     """Room between the boxes along the axes of each, less than 0 where they overlap, [3, ...] twice."""
     between, cosines = b.pos - a.pos, jnp.abs(relative[:3, :3])
     room_a, room_b = (jnp.abs(_dot(box.sides[:3, :3], between, 1)) - box.sides[:3, 3] for box in (a, b))
-    return room_a - _dot(cosines, b.sides[None, :3, 3], 1), room_b - _dot(cosines, a.sides[:3, None, 3], 0)
+    return room_a - _dot(cosines, b.sides[None, :3, 3], 1), room_b - dot(cosines, a.sides[:3, None, 3])
 
 
 def _edges(a: _Box, b: _Box, relative: jax.Array) -> _Edges:
@@ -134,10 +141,10 @@ def _edges(a: _Box, b: _Box, relative: jax.Array) -> _Edges:
     sides_a, sides_b = keep((_from_axis(a.sides, gaps_a), _from_axis(b.sides, gaps_b)))
     edge_a, edge_b = sides_a[0, :3], sides_b[0, :3]
     normal = jnp.stack(cross(list(edge_a), list(edge_b)))
-    normal = keep(normal * (_sign(_dot(normal, between, 0)) / norm(list(normal))))
+    normal = keep(normal * (_sign(dot(normal, between)) / norm(list(normal))))
     end_a = a.pos + _corner(sides_a, normal)
-    offset, cos = b.pos - _corner(sides_b, normal) - end_a, _dot(edge_a, edge_b, 0)
-    along = (_dot(offset, edge_a, 0) - cos * _dot(offset, edge_b, 0)) / short.greater(1 - cos * cos, _PARALLEL)
+    offset, cos = b.pos - _corner(sides_b, normal) - end_a, dot(edge_a, edge_b)
+    along = (dot(offset, edge_a) - cos * dot(offset, edge_b)) / short.greater(1 - cos * cos, _PARALLEL)
     along, end_a, dist = keep((jnp.clip(along, -sides_a[0, 3], sides_a[0, 3]), end_a, short.max(gaps_a, 0)))
     return _Edges(dist, end_a + (edge_a * along + normal * (dist / 2)), normal)
 
@@ -145,7 +152,7 @@ def _edges(a: _Box, b: _Box, relative: jax.Array) -> _Edges:
 def _corner(sides: jax.Array, towards: jax.Array) -> jax.Array:
     """From a box's centre to the middle of the first of these sides that is foremost in a direction."""
     signs = _sign(_dot(sides[1:, :3], towards, 1)) * sides[1:, 3]
-    return _dot(sides[1:, :3], signs[:, None], 0)
+    return dot(sides[1:, :3], signs[:, None])
 
 
 def _common_corners(seen: jax.Array, halves: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -172,6 +179,7 @@ def _common_corners(seen: jax.Array, halves: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _dot(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:
+    """`dot` of vectors that lie along any axis."""
     return short.sum(x * y, axis)
 
 
