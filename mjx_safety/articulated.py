@@ -31,7 +31,7 @@ import numpy as np
 from mjx_safety import collide, contact, scene, short, spatial
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle, Reach
-from mjx_safety.spatial import Twist, add, apply, back, cross, dot, keep, mul, rotate, scale
+from mjx_safety.spatial import Columns, Twist, add, apply, back, cross, dot, keep, mul, rotate, scale
 
 GRAVITY = 9.81
 DOFS = 3  # of a limb
@@ -80,11 +80,11 @@ class System(NamedTuple):
     """What the solver needs of a configuration; the bodies are the trunk's, then the links that weigh something.
 
     Attributes:
-      inertias: [6, 6, bodies, envs], in the root's frame about its origin.
+      inertias: columns [6 - j, bodies, envs], in the root's frame about its origin.
       motions: of the limbs' degrees of freedom [DOFS, 6, limbs, envs].
     """
 
-    inertias: jax.Array
+    inertias: Columns
     motions: jax.Array
 
 
@@ -172,6 +172,7 @@ class Articulated:
             while above[chain[0]] not in trunk:
                 chain.insert(0, above[chain[0]])
             chains.append(chain)
+        chains.sort(key=lambda chain: -sum(model.body_dofnum[body] for body in chain))
         self._starts = np.array([trunk.index(above[chain[0]]) for chain in chains])
         num = len(chains)
         # Degrees of freedom fill a limb from its end, so that a locked one never lies between two free ones.
@@ -198,7 +199,7 @@ class Articulated:
                 )
         self._nodes = [nodes[body] for body in range(1, model.nbody)]
         self._free = self._dof >= 0
-        self._free_share = self._free.astype(np.float32)[..., None]
+        self._num_free = self._free.sum(1).tolist()
         self._starts = self._starts.astype(np.float32)[:, None]
         self._axis, self._offset = (x.astype(np.float32)[..., None] for x in (self._axis, self._offset))
         self._waist_dof = -1 if self._waist is None else int(model.body_dofadr[self._waist])
@@ -483,8 +484,9 @@ class Articulated:
 
     def _system(self, links: Links) -> System:
         """The configuration as the solver wants it."""
-        full = [spatial.full(links.inertias[level]) for level in self._levels]
-        return System(self._bodies_array(full), jnp.stack([jnp.stack(motion) for motion in links.motions]))
+        bodies = [spatial.columns(links.inertias[level]) for level in self._levels]
+        inertias = [self._bodies_array(list(column)) for column in zip(*bodies, strict=True)]
+        return System(inertias, jnp.stack([jnp.stack(motion) for motion in links.motions]))
 
     def _bodies_array(self, parts: list) -> jax.Array:
         """One array [..., bodies, envs] of nested lists for each level of bodies."""
@@ -498,50 +500,57 @@ class Articulated:
         sizes = [1 if level < self._num_trunk else self._num_limbs for level in self._levels]
         return jnp.concatenate([stack(part, num) for part, num in zip(parts, sizes, strict=True)], axis=-2)
 
-    def _solve(self, system: System, added, wrenches, torques: Joints, stiff: tuple) -> Joints:
+    def _solve(self, system: System, added: Columns, wrenches, torques: Joints, stiff: tuple) -> Joints:
         """Articulated-body algorithm: accelerations at which the bodies' momenta change by what they feel.
 
         Args:
           system: configuration.
-          added: 6x6 to add to each body's inertia [6, 6, bodies, envs].
+          added: to each body's inertia, columns [6 - j, bodies, envs].
           wrenches: taken from each body [6, bodies, envs].
           torques: of the joints.
           stiff: to add to the joints' inertias: waist's, limbs'.
         """
-        inertias = system.inertias + added
-        inertia, wrench = jnp.float32(0.0), jnp.float32(0.0)
-        steps = []
+        bodies = add(system.inertias, added), wrenches
+        limbs = jax.tree.map(lambda x: x[:, self._part[-1]], bodies)
+        trunk = [jax.tree.map(lambda x, t=t: x[:, t], bodies) for t in range(self._num_trunk)]
+        steps, left = [], self._num_limbs
         for j in reversed(range(DOFS)):
-            if self._part[j] is not None:
-                inertia, wrench = inertia + inertias[:, :, self._part[j]], wrench + wrenches[:, self._part[j]]
-            inertia, wrench, step = spatial.eliminate(
-                inertia, wrench, system.motions[j], torques.limbs[j], stiff[1][j], self._free_share[j]
-            )
-            inertia, wrench, step = keep((inertia, wrench, step))
+            # Limbs with fewer degrees of freedom come last, and end on the trunk before the others do.
+            num, links = self._num_free[j], self._part[j]
+            trunk = self._carry(trunk, jax.tree.map(lambda x, num=num: x[:, num:], limbs), slice(num, left))
+            limbs, left = jax.tree.map(lambda x, num=num: x[:, :num], limbs), num
+            if j < DOFS - 1 and links is not None:
+                limbs = jax.tree.map(lambda x, y, at=links.start, num=num: x + y[:, at : at + num], limbs, bodies)
+            free = system.motions[j][:, :num], torques.limbs[j][:num], stiff[1][j][:num]
+            *limbs, step = spatial.eliminate(*limbs, *free)
+            limbs = tuple(limbs)
             steps.append(step)
-        root_inertia = inertias[:, :, 0] + short.sum(inertia * (1 - self._starts), 2)
-        root_wrench = wrenches[:, 0] + short.sum(wrench * (1 - self._starts), 1)
+        trunk = self._carry(trunk, limbs, slice(0, left))
+        root = trunk[0]
         if self._waist is not None:
-            rear, rear_wrench, waist_step = spatial.eliminate(
-                inertias[:, :, 1] + short.sum(inertia * self._starts, 2),
-                wrenches[:, 1] + short.sum(wrench * self._starts, 1),
-                self._waist_motion,
-                torques.waist,
-                stiff[0],
-                np.float32(1.0),
-            )
-            root_inertia, root_wrench = root_inertia + rear, root_wrench + rear_wrench
-        root_inertia, root_wrench = keep((root_inertia, root_wrench))
-        root = keep(jnp.stack(spatial.solve(root_inertia, -root_wrench)))
+            *rear, waist_step = spatial.eliminate(*trunk[1], self._waist_motion, torques.waist, stiff[0])
+            root = jax.tree.map(jnp.add, root, tuple(rear))
+        inertia, wrench = keep(root)
+        rows = [[inertia[j][i - j] for j in range(i + 1)] for i in range(len(inertia))]
+        root = keep(jnp.stack(spatial.solve(rows, list(-wrench))))
         base, waist = root[:, None], jnp.zeros_like(root[0])
         if self._waist is not None:
             waist = waist_step[1] - short.sum(waist_step[0] * root, 0)
             base = base + (self._waist_motion * waist)[:, None] * self._starts
         limbs = []
-        for (column, rest), motion in zip(reversed(steps), system.motions, strict=True):
-            limbs.append(rest - short.sum(column * base, 0))
+        for (share, rest), motion in zip(reversed(steps), system.motions, strict=True):
+            free = rest - short.sum(share * base[:, : len(rest)], 0)
+            locked = jnp.zeros((self._num_limbs - len(rest), free.shape[-1]))
+            limbs.append(jnp.concatenate([free, locked]))
             base = base + motion * limbs[-1]
         return Joints(root, waist, jnp.stack(limbs))
+
+    def _carry(self, trunk: list, limbs: Any, which: slice) -> list:
+        """What the trunk's bodies feel, inertias and wrenches, with some limbs that start on them."""
+        for i in range(which.stop - which.start):
+            start = int(self._starts[which.start + i, 0])
+            trunk[start] = jax.tree.map(lambda x, y, i=i: x + y[:, i], trunk[start], limbs)
+        return trunk
 
     def _body_twists(self, system: System, joints: Joints) -> jax.Array:
         """Of the bodies in the solver, [6, bodies, envs]."""
@@ -632,17 +641,15 @@ class Articulated:
 
     def _settle(self, system: System, bias, torques: Joints, touch: Touch, owners, limit, acc: Joints, iterations: int):
         """Newton's method on the accelerations, from `acc`."""
-        normal, others = touch.rows[0], touch.rows[1:]
 
         def newton(_, acc):
             twists = keep(self._body_twists(system, acc))
-            forces, steep, mixed, own = self._edges(touch, _at_contacts(twists, owners))
-            wrenches = short.sum(system.inertias * twists, 1) + bias
-            wrenches = wrenches - self._per_body(dot(keep(forces), touch.rows), owners)
-            aslant = keep(dot([0.5 * steep, *mixed], touch.rows))
-            added = dot(own, others[:, :, None] * others[:, None])
-            added = added + normal[:, None] * aslant + aslant[:, None] * normal
-            added, wrenches = keep((self._per_body(added, owners), wrenches))
+            forces, *fall = self._edges(touch, _at_contacts(twists, owners))
+            stiffer, forces = keep((contact.stiffen(list(touch.rows), *fall), forces))
+            wrenches = spatial.product(system.inertias, twists) + bias
+            wrenches = wrenches - self._per_body(dot(forces, touch.rows), owners)
+            added = [dot([x[j:] for x in stiffer], touch.rows[:, j]) for j in range(len(bias))]
+            added, wrenches = keep(([self._per_body(x, owners) for x in added], wrenches))
 
             waist, limbs = torques.waist, torques.limbs
             stiff = 0.0, np.zeros((DOFS, 1, 1), np.float32)
@@ -657,7 +664,7 @@ class Articulated:
             change = self._solve(system, added, wrenches, Joints(acc.root, waist, limbs), stiff)
             return jax.tree.map(jnp.add, acc, change)
 
-        return jax.lax.fori_loop(0, iterations, newton, acc)
+        return spatial.in_one_go(lambda acc: jax.lax.fori_loop(0, iterations, newton, acc))(acc)
 
     def _per_body(self, values: jax.Array, owners: list[slice]) -> jax.Array:
         """Sums over the contacts of each body, [..., bodies, envs]."""
@@ -709,9 +716,8 @@ class Articulated:
             # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
             stiff = jax.tree.map(lambda x: x * np.float32(self.timestep), self._damping)
             lost = jax.tree.map(lambda x, y: -x * y, stiff, tuple(acc[1:]))
-            change = self._solve(
-                system, np.float32(0.0), jnp.zeros_like(system.inertias[0]), Joints(acc.root, *lost), stiff
-            )
+            none = jax.tree.map(jnp.zeros_like, system.inertias)
+            change = self._solve(system, none, none[0], Joints(acc.root, *lost), stiff)
             used = self._unsorted(qpos, mat, jax.tree.map(jnp.add, acc, change))
         qvel = qvel + self.timestep * used
         return self._integrate(qpos, qvel), qvel, acc, forces

@@ -19,6 +19,7 @@ BLOCK = 128  # environments at a time on a CPU: a robot's arrays then fit the ca
 Vec = list  # three arrays
 Twist = list  # six arrays, angular part first; wrenches alike, torque first
 Mat = list  # of rows
+Columns = list  # of a symmetric matrix, from the diagonal down: six arrays [6 - j, ...]
 Inertia = tuple[Any, Vec, Mat]  # of a rigid body: mass, mass times centre, inertia about the origin
 
 
@@ -57,18 +58,13 @@ def apply(inertia: Inertia, twist: Twist) -> Twist:
     ]
 
 
-def full(inertia: Inertia) -> Mat:
-    """A rigid body's inertia as a 6x6 matrix."""
+def columns(inertia: Inertia) -> list[list]:
+    """A rigid body's inertia as a 6x6 matrix: of each column what is not above the diagonal."""
     mass, (x, y, z), about = inertia
     none = jnp.zeros_like(x)
     skew = [[none, -z, y], [z, none, -x], [-y, x, none]]
-    mat = [[none] * 6 for _ in range(6)]
-    for i in range(3):
-        for j in range(3):
-            mat[i][j] = about[i][j]
-            mat[i][3 + j] = mat[3 + j][i] = skew[i][j]
-        mat[3 + i][3 + i] = mass
-    return mat
+    angular = [[*(about[i][j] for i in range(j, 3)), *skew[j]] for j in range(3)]
+    return [*angular, *([mass, *[none] * (2 - j)] for j in range(3))]
 
 
 def cross_motion(a: Twist, b: Twist) -> Twist:
@@ -140,25 +136,32 @@ def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
     return new / jnp.sqrt(short.sum(new * new, 0))
 
 
-def eliminate(inertia: jax.Array, wrench: jax.Array, motion: jax.Array, torque, stiff, free):
+def product(mat: Columns, vec: jax.Array) -> jax.Array:
+    """A symmetric matrix times vectors [6, ...]."""
+    rows = [[mat[min(i, j)][abs(i - j)] for j in range(len(mat))] for i in range(len(mat))]
+    return jnp.stack([dot(row, list(vec)) for row in rows])
+
+
+def eliminate(inertia: Columns, wrench: jax.Array, motion: jax.Array, torque, stiff):
     """Takes one degree of freedom out of a chain of bodies (articulated-body algorithm).
 
     Args:
-      inertia: [6, 6, ...], of what is behind the joint.
+      inertia: of what is behind the joint.
       wrench: [6, ...], taken from it.
       motion: [6, ...], of the joint.
       torque: of the joint.
       stiff: to add to the joint's inertia.
-      free: 1; 0 for a locked joint.
 
     Returns:
       What the body in front of the joint feels, inertia and wrench; and for the way back, how the joint's acceleration
       falls with the acceleration of the body in front, [6, ...], and the acceleration if that one is still.
     """
-    column = short.sum(inertia * motion, 1)
-    pivot = free / (short.sum(motion * column, 0) + stiff)
+    column = keep(product(inertia, motion))
+    pivot = 1 / (short.sum(motion * column, 0) + stiff)
     rest = (torque - short.sum(motion * wrench, 0)) * pivot
-    return inertia - column[:, None] * column * pivot, wrench + column * rest, (column * pivot, rest)
+    share, rest = keep((column * pivot, rest))
+    left = [x - column[j:] * share[j] for j, x in enumerate(inertia)], wrench + column * rest
+    return *keep(left), (share, rest)
 
 
 def solve(mat: Mat, vec: list) -> list:
