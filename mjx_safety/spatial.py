@@ -139,7 +139,8 @@ def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
 def product(mat: Columns, vec: jax.Array) -> jax.Array:
     """A symmetric matrix times vectors [6, ...]."""
     rows = [[mat[min(i, j)][abs(i - j)] for j in range(len(mat))] for i in range(len(mat))]
-    return jnp.stack([dot(row, list(vec)) for row in rows])
+    # Fused with what uses it, each number would first have to find out which row it is in.
+    return keep(jnp.stack([dot(row, list(vec)) for row in rows]))
 
 
 def eliminate(inertia: Columns, wrench: jax.Array, motion: jax.Array, torque, stiff):
@@ -156,7 +157,7 @@ def eliminate(inertia: Columns, wrench: jax.Array, motion: jax.Array, torque, st
       What the body in front of the joint feels, inertia and wrench; and for the way back, how the joint's acceleration
       falls with the acceleration of the body in front, [6, ...], and the acceleration if that one is still.
     """
-    column = keep(product(inertia, motion))
+    column = product(inertia, motion)
     pivot = 1 / (short.sum(motion * column, 0) + stiff)
     rest = (torque - short.sum(motion * wrench, 0)) * pivot
     share, rest = keep((column * pivot, rest))
