@@ -510,26 +510,22 @@ class Articulated:
           torques: of the joints.
           stiff: to add to the joints' inertias: waist's, limbs'.
         """
-        bodies = add(system.inertias, added), wrenches
-        limbs = jax.tree.map(lambda x: x[:, self._part[-1]], bodies)
-        trunk = [jax.tree.map(lambda x, t=t: x[:, t], bodies) for t in range(self._num_trunk)]
-        steps, left = [], self._num_limbs
+        felt = add(system.inertias, added), wrenches
+        trunk = [_of_bodies(felt, body) for body in range(self._num_trunk)]
+        limbs, steps = _of_bodies(felt, self._part[-1]), []
         for j in reversed(range(DOFS)):
             # Limbs with fewer degrees of freedom come last, and end on the trunk before the others do.
             num, links = self._num_free[j], self._part[j]
-            trunk = self._carry(trunk, jax.tree.map(lambda x, num=num: x[:, num:], limbs), slice(num, left))
-            limbs, left = jax.tree.map(lambda x, num=num: x[:, :num], limbs), num
+            trunk, limbs = self._land(trunk, limbs, num), _of_bodies(limbs, slice(num))
             if j < DOFS - 1 and links is not None:
-                limbs = jax.tree.map(lambda x, y, at=links.start, num=num: x + y[:, at : at + num], limbs, bodies)
-            free = system.motions[j][:, :num], torques.limbs[j][:num], stiff[1][j][:num]
-            *limbs, step = spatial.eliminate(*limbs, *free)
-            limbs = tuple(limbs)
+                limbs = jax.tree.map(jnp.add, limbs, _of_bodies(felt, slice(links.start, links.start + num)))
+            joints = system.motions[j][:, :num], torques.limbs[j][:num], stiff[1][j][:num]
+            limbs, step = spatial.eliminate(limbs, *joints)
             steps.append(step)
-        trunk = self._carry(trunk, limbs, slice(0, left))
-        root = trunk[0]
+        root, *rear = self._land(trunk, limbs, 0)
         if self._waist is not None:
-            *rear, waist_step = spatial.eliminate(*trunk[1], self._waist_motion, torques.waist, stiff[0])
-            root = jax.tree.map(jnp.add, root, tuple(rear))
+            rear, waist_step = spatial.eliminate(rear[0], self._waist_motion, torques.waist, stiff[0])
+            root = jax.tree.map(jnp.add, root, rear)
         inertia, wrench = keep(root)
         rows = [[inertia[j][i - j] for j in range(i + 1)] for i in range(len(inertia))]
         root = keep(jnp.stack(spatial.solve(rows, list(-wrench))))
@@ -545,11 +541,12 @@ class Articulated:
             base = base + motion * limbs[-1]
         return Joints(root, waist, jnp.stack(limbs))
 
-    def _carry(self, trunk: list, limbs: Any, which: slice) -> list:
-        """What the trunk's bodies feel, inertias and wrenches, with some limbs that start on them."""
-        for i in range(which.stop - which.start):
-            start = int(self._starts[which.start + i, 0])
-            trunk[start] = jax.tree.map(lambda x, y, i=i: x + y[:, i], trunk[start], limbs)
+    def _land(self, trunk: list, limbs: Any, first: int) -> list:
+        """What the trunk's bodies feel, inertia and wrench, with the limbs from the `first` on, which start on them."""
+        trunk = list(trunk)
+        for limb in range(first, limbs[1].shape[1]):
+            start = int(self._starts[limb, 0])
+            trunk[start] = jax.tree.map(jnp.add, trunk[start], _of_bodies(limbs, limb))
         return trunk
 
     def _body_twists(self, system: System, joints: Joints) -> jax.Array:
@@ -648,7 +645,7 @@ class Articulated:
             stiffer, forces = keep((contact.stiffen(list(touch.rows), *fall), forces))
             wrenches = spatial.product(system.inertias, twists) + bias
             wrenches = wrenches - self._per_body(dot(forces, touch.rows), owners)
-            added = [dot([x[j:] for x in stiffer], touch.rows[:, j]) for j in range(len(bias))]
+            added = [dot([x[j:] for x in stiffer], [row[j] for row in touch.rows]) for j in range(len(bias))]
             added, wrenches = keep(([self._per_body(x, owners) for x in added], wrenches))
 
             waist, limbs = torques.waist, torques.limbs
@@ -792,7 +789,7 @@ class Articulated:
                 links.pos[node][i][limb] + dot([x[limb] for x in links.mat[node][i]], place)
                 for node, limb, place in zip(self._site_node, self._site_limb, self._site_pos, strict=True)
             ]
-            square = square + (jnp.stack(site)[:, None] - at[i]) ** 2
+            square = square + (keep(jnp.stack(site))[:, None] - at[i]) ** 2
         inside = inside & (square < self._site_radius[:, None, None] ** 2)
         return short.sum(jnp.where(inside, forces[0], 0.0), 1)
 
@@ -842,6 +839,11 @@ class Articulated:
             linvel.append(jnp.stack(rotate(mat, add(twist[3:], cross(twist[:3], origin)))))
             angvel.append(jnp.stack(rotate(mat, twist[:3])))
         return Frames(*map(jnp.stack, (pos, mats, linvel, angvel)))
+
+
+def _of_bodies(felt: Any, which: int | slice) -> Any:
+    """Some bodies' part of arrays [..., bodies, envs]."""
+    return jax.tree.map(lambda x: x[..., which, :], felt)
 
 
 def _at_contacts(values: Any, owners: list[slice]) -> jax.Array:

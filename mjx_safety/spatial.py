@@ -143,26 +143,26 @@ def product(mat: Columns, vec: jax.Array) -> jax.Array:
     return keep(jnp.stack([dot(row, list(vec)) for row in rows]))
 
 
-def eliminate(inertia: Columns, wrench: jax.Array, motion: jax.Array, torque, stiff):
+def eliminate(felt: tuple[Columns, jax.Array], motion: jax.Array, torque, stiff):
     """Takes one degree of freedom out of a chain of bodies (articulated-body algorithm).
 
     Args:
-      inertia: of what is behind the joint.
-      wrench: [6, ...], taken from it.
+      felt: inertia of what is behind the joint, and the wrench taken from it [6, ...].
       motion: [6, ...], of the joint.
       torque: of the joint.
       stiff: to add to the joint's inertia.
 
     Returns:
-      What the body in front of the joint feels, inertia and wrench; and for the way back, how the joint's acceleration
-      falls with the acceleration of the body in front, [6, ...], and the acceleration if that one is still.
+      What the body in front of the joint feels, as `felt`; and for the way back, how the joint's acceleration falls
+      with the acceleration of the body in front, [6, ...], and the acceleration if that one is still.
     """
+    inertia, wrench = felt
     column = product(inertia, motion)
     pivot = 1 / (short.sum(motion * column, 0) + stiff)
     rest = (torque - short.sum(motion * wrench, 0)) * pivot
     share, rest = keep((column * pivot, rest))
     left = [x - column[j:] * share[j] for j, x in enumerate(inertia)], wrench + column * rest
-    return *keep(left), (share, rest)
+    return keep(left), (share, rest)
 
 
 def solve(mat: Mat, vec: list) -> list:
