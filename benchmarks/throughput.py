@@ -214,6 +214,7 @@ def circumstances() -> dict[str, Any]:
         "backend": device.platform,
         "device": processor() if device.platform == "cpu" else device.device_kind,
         "num_devices": jax.device_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS") or None,
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "versions": {"python": platform.python_version()} | {name: installed.get(name) for name in PACKAGES},

@@ -643,10 +643,9 @@ class Articulated:
             twists = keep(self._body_twists(system, acc))
             forces, *fall = self._edges(touch, _at_contacts(twists, owners))
             stiffer, forces = keep((contact.stiffen(list(touch.rows), *fall), forces))
-            wrenches = spatial.product(system.inertias, twists) + bias
-            wrenches = wrenches - self._per_body(dot(forces, touch.rows), owners)
             added = [dot([x[j:] for x in stiffer], [row[j] for row in touch.rows]) for j in range(len(bias))]
-            added, wrenches = keep(([self._per_body(x, owners) for x in added], wrenches))
+            added, pull = keep(jax.tree.map(lambda x: self._per_body(x, owners), (added, dot(forces, touch.rows))))
+            wrenches = spatial.product(system.inertias, twists) + bias - pull
 
             waist, limbs = torques.waist, torques.limbs
             stiff = 0.0, np.zeros((DOFS, 1, 1), np.float32)
