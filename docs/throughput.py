@@ -12,6 +12,7 @@ from docs.tables import results, table, versions
 
 Row = dict[str, Any]
 
+GRAPHS = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL,+DYNAMIC_SLICE_FUSION"
 HEAD = f"""# Throughput
 
 Environment steps per second under random actions, medians over rounds. The programs of a task and batch size take turns
@@ -36,7 +37,8 @@ within rounds. Compile time is left out.
 - **impl**: what computes the physics: [ours or MuJoCo Warp](physics.md).
 - **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
   is something to do. Those in a loop count once, and so does a call of Warp with all its kernels.
-- **run**: kernels and copies that a GPU ran in a step, as its profiler counts them, those in loops each time.
+- **run**: kernels and copies that a GPU ran in a step, as its profiler counts them, those in loops each time. Of a
+  graph it sees neither how many there are nor their time.
 - **busy**: share of stepping's time for which one of them was running; the rest is their launch, and the host's wait
   for whether a loop goes on.
 - **first step**: seconds from a task's id to its first step in a fresh process, device started; and again in a second
@@ -45,7 +47,12 @@ within rounds. Compile time is left out.
 
 What limits a GPU is how many kernels follow each other, not how large they are: most of those that run in a step are
 Newton's method on the few environments in contact, a microsecond or two each. So rates grow with the batch, and large
-batches are what the `gpu` preset trains with.
+batches are what the `gpu` preset trains with. Without being asked XLA launches the kernels of a loop one by one, and
+the host waits for each round's end; with
+
+    XLA_FLAGS={GRAPHS}
+
+in the environment it makes graphs of loops. The smaller the batch, the more that is worth; compare the sections below.
 
 Every number is measured by `python -m benchmarks.throughput` with
 
@@ -65,8 +72,8 @@ COMMANDS = (
     ("devices", "--tasks PointGoal1 --num-envs 512 --programs --devices 2"),
     (
         "a GPU",
-        "--tasks PointGoal1 --num-envs 1024 8192 32768 131072 --programs physics training --rounds 3 "
-        "--compile-threads 16 --profile",
+        "--tasks PointGoal1 --num-envs 1024 8192 32768 131072 --programs physics more_hazards training "
+        "--rounds 3 --compile-threads 16 --profile",
     ),
     (
         f"{COPIES} agents on a GPU",
@@ -79,8 +86,8 @@ COMMANDS = (
 def page() -> str:
     """docs/throughput.md without its first line."""
     rows = newest(results("throughput"))
-    devices = list(dict.fromkeys(row["device"] for row in rows))
-    sections = [_section(device, [row for row in rows if row["device"] == device]) for device in devices]
+    places = list(dict.fromkeys(map(_place, rows)))
+    sections = [_section(place, [row for row in rows if _place(row) == place]) for place in places]
     return (
         HEAD
         + table(("measures", "options"), [(what, f"`{options}`") for what, options in COMMANDS])
@@ -91,17 +98,24 @@ def page() -> str:
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
-    """The last row of each task, impl, benchmark, batch size and device, in order."""
+    """The last row of each task, impl, benchmark, batch size, device and compiler's flags, in order."""
     last = {}
     for row in sorted(rows, key=lambda row: row["date"]):
         row = {"impl": "jax"} | row  # the first rows do not say so
-        last[tuple(row[name] for name in ("task", "impl", "benchmark", "num_envs", "device"))] = row
+        last[*(row[name] for name in ("task", "impl", "benchmark", "num_envs")), _place(row)] = row
     return sorted(last.values(), key=lambda row: (row["device"], row["task"], row["impl"], row["num_envs"]))
+
+
+def _place(row: Row) -> str:
+    """The heading under which a row is shown: its device, and the flags that XLA was given."""
+    flags = row.get("xla_flags")
+    return f"{row['device']}, `{flags}`" if flags else row["device"]
 
 
 def draw(path: Path) -> None:
     """Rate against batch size: stepping and training, by task and device, of whatever has several sizes."""
     rows = [row for row in newest(results("throughput")) if row["benchmark"] in ("stepping", "training")]
+    rows = [row for row in rows if not row.get("xla_flags")]
     curves: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         curves.setdefault((row["device"], row["impl"], row["task"], row["benchmark"]), []).append(row)
@@ -126,7 +140,7 @@ def draw(path: Path) -> None:
     plt.close(figure)
 
 
-def _section(device: str, rows: list[Row]) -> str:
+def _section(place: str, rows: list[Row]) -> str:
     groups: dict[tuple[str, str, int], dict[str, Row]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["impl"], row["num_envs"]), {})[row["benchmark"]] = row
@@ -137,7 +151,7 @@ def _section(device: str, rows: list[Row]) -> str:
         _shown(groups, ("run", "busy"), _on_gpu),
         _shown(groups, ("devices",), _devices),
     ]
-    return "\n".join([f"## {device}\n", *filter(None, tables), _measured(rows)])
+    return "\n".join([f"## {place}\n", *filter(None, tables), _measured(rows)])
 
 
 def _shown(groups: dict[tuple[str, str, int], dict[str, Row]], head: tuple[str, ...], cells: Any) -> str:

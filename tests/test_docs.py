@@ -53,6 +53,7 @@ def test_throughput_shows_the_newest_row_of_each_measurement(monkeypatch):
         row("2026-01-01", "training", 800.0),
         row("2026-01-01", "fleet", 720.0, ratio_to_training=0.9),
         row("2026-01-01", "stepping", 5.0, impl="warp"),
+        row("2026-03-01", "stepping", 3000.0, xla_flags="--xla_fast"),
     ]
     monkeypatch.setattr(throughput, "results", lambda _: rows)
 
@@ -65,6 +66,9 @@ def test_throughput_shows_the_newest_row_of_each_measurement(monkeypatch):
     assert "| `c2000` | 2026-02-01 | PointGoal1 x 4 | 2 cores, x | jax 1.2 |" in page
     assert "| `PointGoal1` | warp | 4 | 0.0k (0.0k to 0.0k) | 1 |" in page
     assert "c1000" not in page
+    plain, _, flagged = page.partition("## cpu, `--xla_fast`")
+    assert "2.0k (2.0k to 2.0k)" in plain
+    assert "3.0k (3.0k to 3.0k)" in flagged
 
 
 def test_peers_are_those_of_a_tasks_last_run(monkeypatch):
