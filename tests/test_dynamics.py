@@ -372,3 +372,45 @@ def test_a_leaning_wheel_meets_a_pillar_where_mujoco_says():
         at, world_axes = [jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)], np.eye(3, dtype=np.float32)
         (found,) = collide.obstacle(solid, PILLAR.kind, PILLAR.size, at, [list(axis) for axis in world_axes])
         np.testing.assert_allclose(found.dist[0, 0], expected, atol=1e-4)
+
+
+TRICYCLE = """
+<mujoco>
+  <option timestep="0.002"/>
+  <worldbody>
+    <body pos="0 0 0.1">
+      <freejoint/>
+      <geom type="box" size="0.1 0.1 0.05" density="100" contype="0" conaffinity="0"/>
+      <geom type="sphere" size="0.05" pos="0.12 0 -0.05" condim="6"/>
+      <body pos="0 0.12 -0.05">
+        <joint name="left" axis="0 1 0"/>
+        <geom type="sphere" size="0.05" condim="6"/>
+      </body>
+      <body pos="0 -0.12 -0.05">
+        <joint name="right" axis="0 1 0"/>
+        <geom type="sphere" size="0.05" condim="6"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor joint="left" ctrlrange="-1 1"/>
+    <motor joint="right" ctrlrange="-1 1"/>
+  </actuator>
+</mujoco>
+"""
+
+
+def test_a_robot_without_long_limbs_rolls_as_in_mujoco():
+    """No limb has a first or a second degree of freedom of three."""
+    spec = mujoco.MjSpec.from_string(TRICYCLE)
+    body = Articulated(spec.compile())
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[5, 5, 0.1], condim=6)
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    data.ctrl[:] = 0.02, -0.01
+    qpos, qvel, ctrl = (jnp.asarray(x, jnp.float32) for x in (data.qpos, data.qvel, data.ctrl))
+    path, vels, _ = jax.jit(functools.partial(body.roll, num_steps=50))(qpos, qvel, ctrl)
+    mujoco.mj_step(model, data, 50)
+    assert np.abs(data.qpos[7:]).min() > 1e-3  # the wheels do turn
+    np.testing.assert_allclose(path[-1], data.qpos, atol=1e-6)
+    np.testing.assert_allclose(vels[-1], data.qvel, atol=1e-5)

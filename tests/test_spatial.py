@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_safety import spatial
 from mjx_safety.spatial import keep
 
 
@@ -31,3 +32,42 @@ def test_what_is_kept_stays_the_same():
     jax.tree.map(np.testing.assert_array_equal, kept, tree)
     slope = jax.grad(lambda x: (keep(x) ** 2).sum())(numbers)
     np.testing.assert_allclose(slope, 2 * numbers)
+
+
+def dense(columns):
+    """The symmetric matrices of columns [6 - j, ...], as [..., 6, 6]."""
+    mat = np.zeros((*np.shape(columns[0])[1:], 6, 6))
+    for j, column in enumerate(columns):
+        mat[..., j:, j] = mat[..., j, j:] = np.moveaxis(np.asarray(column), 0, -1)
+    return mat
+
+
+def test_columns_are_a_rigid_body_s_inertia():
+    rng = np.random.default_rng(0)
+    centre, root = rng.normal(size=(3, 7)).astype(np.float32), rng.normal(size=(3, 3)).astype(np.float32)
+    twist = rng.normal(size=(6, 7)).astype(np.float32)
+    inertia = np.float32(2.0), [2 * x for x in centre], [[np.full(7, x) for x in row] for row in root @ root.T]
+    columns = [np.stack([np.broadcast_to(x, 7) for x in column]) for column in spatial.columns(inertia)]
+    np.testing.assert_allclose(spatial.product(columns, twist), np.stack(spatial.apply(inertia, twist)), rtol=1e-4)
+    np.testing.assert_allclose(
+        spatial.product(columns, twist), np.einsum("bij,jb->ib", dense(columns), twist), rtol=1e-4
+    )
+
+
+def test_a_degree_of_freedom_is_eliminated_as_in_the_whole_system():
+    """The body in front feels the Schur complement, and the joint moves as if all were solved at once."""
+    rng = np.random.default_rng(1)
+    factor = rng.normal(size=(5, 6, 6)).astype(np.float32)
+    mat = factor @ factor.transpose(0, 2, 1) + np.eye(6, dtype=np.float32)
+    columns = [mat[:, j:, j].T for j in range(6)]
+    wrench, motion, base = rng.normal(size=(3, 6, 5)).astype(np.float32)
+    torque, stiff = rng.uniform(size=(2, 5)).astype(np.float32)
+
+    (left, felt), (share, rest) = spatial.eliminate((columns, wrench), motion, torque, stiff)
+
+    column = np.einsum("bij,jb->bi", mat, motion)
+    pivot = (motion.T * column).sum(1) + stiff
+    rate = (torque - (motion * wrench).sum(0) - (column * base.T).sum(1)) / pivot
+    np.testing.assert_allclose(rest - (share * base).sum(0), rate, rtol=1e-3)
+    force = np.einsum("bij,bj->bi", mat, base.T + rate[:, None] * motion.T) + wrench.T
+    np.testing.assert_allclose(np.einsum("bij,jb->bi", dense(left), base) + felt.T, force, atol=1e-3)
