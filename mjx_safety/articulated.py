@@ -80,7 +80,7 @@ class System(NamedTuple):
     """What the solver needs of a configuration; the bodies are the trunk's, then the links that weigh something.
 
     Attributes:
-      inertias: columns [6 - j, bodies, envs], in the root's frame about its origin.
+      inertias: columns [6 - j, bodies, envs or 1], in the root's frame about its origin.
       motions: of the limbs' degrees of freedom [DOFS, 6, limbs, envs].
     """
 
@@ -172,7 +172,8 @@ class Articulated:
             while above[chain[0]] not in trunk:
                 chain.insert(0, above[chain[0]])
             chains.append(chain)
-        chains.sort(key=lambda chain: -sum(model.body_dofnum[body] for body in chain))
+        # Most degrees of freedom first: limbs that are free at a level are then the first ones.
+        chains.sort(key=lambda chain: sum(model.body_dofnum[body] for body in chain), reverse=True)
         self._starts = np.array([trunk.index(above[chain[0]]) for chain in chains])
         num = len(chains)
         # Degrees of freedom fill a limb from its end, so that a locked one never lies between two free ones.
@@ -515,10 +516,10 @@ class Articulated:
         limbs, steps = _of_bodies(felt, self._part[-1]), []
         for j in reversed(range(DOFS)):
             # Limbs with fewer degrees of freedom come last, and end on the trunk before the others do.
-            num, links = self._num_free[j], self._part[j]
+            num, part = self._num_free[j], self._part[j]
             trunk, limbs = self._land(trunk, limbs, num), _of_bodies(limbs, slice(num))
-            if j < DOFS - 1 and links is not None:
-                limbs = jax.tree.map(jnp.add, limbs, _of_bodies(felt, slice(links.start, links.start + num)))
+            if j < DOFS - 1 and part is not None:
+                limbs = jax.tree.map(jnp.add, limbs, _of_bodies(felt, slice(part.start, part.start + num)))
             joints = system.motions[j][:, :num], torques.limbs[j][:num], stiff[1][j][:num]
             limbs, step = spatial.eliminate(limbs, *joints)
             steps.append(step)
@@ -788,7 +789,8 @@ class Articulated:
                 links.pos[node][i][limb] + dot([x[limb] for x in links.mat[node][i]], place)
                 for node, limb, place in zip(self._site_node, self._site_limb, self._site_pos, strict=True)
             ]
-            square = square + (keep(jnp.stack(site))[:, None] - at[i]) ** 2
+            site = keep(jnp.stack(site))  # else each distance would first find out which site it is of
+            square = square + (site[:, None] - at[i]) ** 2
         inside = inside & (square < self._site_radius[:, None, None] ** 2)
         return short.sum(jnp.where(inside, forces[0], 0.0), 1)
 

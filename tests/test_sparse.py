@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import mjx_safety
-from mjx_safety import sparse, spatial
+from mjx_safety import scene, sparse, spatial
+from mjx_safety.articulated import Articulated
+from mjx_safety.robots import CAR
 
 
 def root(x, y):
@@ -189,3 +191,10 @@ def test_contacts_of_boxes_are_solved_in_one_go():
     state = jax.eval_shape(env.reset, jax.random.key(0))
 
     assert 'xla_cpu_small_call = "true"' in jax.jit(env.step).lower(state, jnp.zeros(2)).as_text()
+
+
+def test_the_car_s_contacts_are_solved_in_one_go():
+    car = Articulated(scene.robot_model(CAR))
+    state = jnp.zeros(car.nq), jnp.zeros(car.nv), jnp.zeros(car.action_size)
+
+    assert 'xla_cpu_small_call = "true"' in jax.jit(car.roll, static_argnums=3).lower(*state, 1).as_text()
