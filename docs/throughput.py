@@ -52,8 +52,8 @@ the host waits for each round's end; with
 
     XLA_FLAGS={GRAPHS}
 
-in the environment it makes graphs of loops: on an H200 PointGoal1 then steps 1.39 times as fast with 1,024
-environments, 1.26 times with 32,768. Rows of the Car on GPUs are older than its present solver.
+in the environment it makes graphs of loops; compare the sections below. Rows of the Car on GPUs are older than its
+present solver.
 
 Every number is measured by `python -m benchmarks.throughput` with
 

@@ -528,8 +528,7 @@ class Articulated:
             rear, waist_step = spatial.eliminate(rear[0], self._waist_motion, torques.waist, stiff[0])
             root = jax.tree.map(jnp.add, root, rear)
         inertia, wrench = keep(root)
-        rows = [[inertia[j][i - j] for j in range(i + 1)] for i in range(len(inertia))]
-        root = keep(jnp.stack(spatial.solve(rows, list(-wrench))))
+        root = keep(jnp.stack(spatial.solve(spatial.lower(inertia), list(-wrench))))
         base, waist = root[:, None], jnp.zeros_like(root[0])
         if self._waist is not None:
             waist = waist_step[1] - short.sum(waist_step[0] * root, 0)
@@ -849,4 +848,4 @@ def _of_bodies(felt: Any, which: int | slice) -> Any:
 
 def _at_contacts(values: Any, owners: list[slice]) -> jax.Array:
     """Of bodies [..., bodies, envs], for each of their contacts."""
-    return jnp.concatenate([values[..., run, :] for run in owners], axis=-2)
+    return jnp.concatenate([_of_bodies(values, run) for run in owners], axis=-2)

@@ -87,7 +87,7 @@ def terms(system: System, acc: jax.Array) -> Terms:
     columns, pull = keep((columns, dot(forces, contacts.rows)))
     columns = [inertia[j:, j] + short.sum(_apart(column, acc), 1) for j, column in enumerate(columns)]
     columns, slope = keep((columns, slope - short.sum(_apart(pull, acc), 1)))
-    return Terms([[columns[j][i - j] for j in range(i + 1)] for i in range(len(inertia))], slope)
+    return Terms(spatial.lower(columns), slope)
 
 
 def _apart(values: jax.Array, like: jax.Array) -> jax.Array:

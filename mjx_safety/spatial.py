@@ -19,7 +19,7 @@ BLOCK = 128  # environments at a time on a CPU: a robot's arrays then fit the ca
 Vec = list  # three arrays
 Twist = list  # six arrays, angular part first; wrenches alike, torque first
 Mat = list  # of rows
-Columns = list  # of a symmetric matrix, from the diagonal down: six arrays [6 - j, ...]
+Columns = list  # of a symmetric matrix, from the diagonal down: n arrays [n - j, ...]
 Inertia = tuple[Any, Vec, Mat]  # of a rigid body: mass, mass times centre, inertia about the origin
 
 
@@ -141,6 +141,11 @@ def product(mat: Columns, vec: jax.Array) -> jax.Array:
     rows = [[mat[min(i, j)][abs(i - j)] for j in range(len(mat))] for i in range(len(mat))]
     # Fused with what uses it, each number would first have to find out which row it is in.
     return keep(jnp.stack([dot(row, list(vec)) for row in rows]))
+
+
+def lower(mat: Columns) -> Mat:
+    """The lower triangle by rows, as `solve` wants it."""
+    return [[mat[j][i - j] for j in range(i + 1)] for i in range(len(mat))]
 
 
 def eliminate(felt: tuple[Columns, jax.Array], motion: jax.Array, torque, stiff):

@@ -288,6 +288,13 @@ def test_results_name_the_cpu(tmp_path):
     assert (throughput.circumstances()["device"] == throughput.processor()) == (jax.default_backend() == "cpu")
 
 
+def test_results_name_the_flags_of_the_compiler(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_some=1")
+    assert throughput.circumstances()["xla_flags"] == "--xla_some=1"
+    monkeypatch.delenv("XLA_FLAGS")
+    assert throughput.circumstances()["xla_flags"] is None
+
+
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_results_name_the_commit_and_whether_more_than_results_has_changed(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("GIT_")]:
