@@ -113,12 +113,10 @@ class _Touches(NamedTuple):
     Attributes:
       nearest: with the robot and what stands still.
       pairs: with the other slots; None with a single one.
-      floor: None for what hovers.
     """
 
     nearest: _Touch
     pairs: _Touch | None
-    floor: _Touch | None
 
 
 class _Partner(NamedTuple):
@@ -357,12 +355,16 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _advance(self, boxes, frames, frames_acc, places, home, time):
-        near, mat, touch, problem = self._meet(boxes, frames, frames_acc, places, home, time)
+        met = self._meet(boxes, frames, frames_acc, places)
+        return spatial.in_one_go(self._solve)(*met, frames, home, time)
+
+    def _solve(self, near: _Moving, mat: Mat, touch: _Touches, frames: Frames, home, time):
+        problem = self._problem(near, mat, touch, home, time)
 
         def react(acc):
             return problem.nearest.react(problem.nearest.accelerations(acc))
 
-        acc = self._minimise(lambda acc: problem.terms(acc, react(acc)).change(), problem.start)
+        acc = newton.minimise(lambda acc: problem.terms(acc, react(acc)).change(), problem.start, self._iterations)
         return self._moved(near, mat, touch, acc), self._push(touch.nearest, react(acc), frames)
 
     def advance_with(
@@ -383,7 +385,11 @@ class BoxPhysics:
         Returns:
           The robot's accelerations; the boxes afterwards, and what they do to the robot's root, as of `advance`.
         """
-        near, mat, touch, problem = self._meet(boxes, frames, None, places, home, time)
+        met = self._meet(boxes, frames, None, places)
+        return spatial.in_one_go(self._solve_with)(robot, *met, frames, home, time)
+
+    def _solve_with(self, robot: newton.System, near: _Moving, mat: Mat, touch: _Touches, frames: Frames, home, time):
+        problem = self._problem(near, mat, touch, home, time)
         x, y, _ = _from_root(touch.nearest, frames)
         met = touch.nearest.robot.reshape(-1)
 
@@ -421,13 +427,9 @@ class BoxPhysics:
             first = jnp.stack(spatial.solve(matrix, list(slope)))
             return first, answer[:, 0] - short.sum(answer[:, 1:] * first[:, None], 1)
 
-        accs = self._minimise(change, (robot.start, problem.start))
+        accs = newton.minimise(change, (robot.start, problem.start), self._iterations)
         push = self._push(touch.nearest, react(accs), frames)
         return accs[0], self._moved(near, mat, touch, accs[1]), push
-
-    def _minimise(self, change: Any, start: Any) -> Any:
-        """`newton.minimise`, which few environments need at a time: in one go."""
-        return spatial.in_one_go(lambda start: newton.minimise(change, start, self._iterations))(start)
 
     def glide(self, boxes: Boxes, home: jax.Array, time: jax.Array, num_steps: int | jax.Array) -> Boxes:
         """Gremlins after `num_steps` physics steps under gravity and the weld alone, in closed form.
@@ -505,24 +507,28 @@ class BoxPhysics:
             found += [(candidates, _Partner(np.float32(1.0), np.float32(1.0), -1)) for candidates in new]
         return found
 
-    def _meet_nearest(self, parts: Solid, frames: Frames, acc: Accelerations | None, places) -> _Touch:
+    def _meet_nearest(self, near: _Moving, mat: Mat, frames: Frames, acc: Accelerations | None, places) -> _Touch:
         """The deepest `NEAR` contacts of each slot with the robot and what stands still.
 
         Without accelerations of the robot, it is taken to keep its velocities.
         """
-        candidates, partner = _deepest(*_flat(self._meet_robot(parts, frames) + self._meet_obstacles(parts, places)))
+
+        def meet(pos, mat, frames, places):
+            parts = self._parts(pos, mat)
+            return _flat(self._meet_robot(parts, frames) + self._meet_obstacles(parts, places))
+
+        candidates, partner = _deepest(*spatial.in_one_go(meet)(near.pos, mat, frames, places))
         rates = frames.linvel, frames.angvel, *(acc or ())
         origin, *rates = _of_partner(keep((frames.pos, *rates)), partner.body)
         arm = add(candidates.pos, scale(origin, -1.0))
-        robot = (partner.body >= 0).astype(np.float32)
+        robot = (partner.body >= 0).astype(jnp.float32)
         linear, angular = rates[::2], rates[1::2]
         linvel, *linacc = [scale(add(x, cross(w, arm)), robot) for x, w in zip(linear, angular, strict=True)]
         return _touch(candidates, partner.num_points, partner.weight, robot, linvel, *linacc)
 
-    def _meet_boxes(self, near: _Moving, parts: Solid) -> list[_Touch]:
+    def _meet_boxes(self, near: _Moving, mat: Mat) -> _Touch:
         """Candidates of contact with the other slots, for each corner and each other one."""
-        if len(near.pos[0]) == 1:
-            return []
+        parts = self._parts(near.pos, mat)
         theirs = jax.tree.map(lambda x: _others(jnp.broadcast_to(x, parts.pos[0].shape))[:, :, None], tuple(parts[1:]))
         found = []
         for candidates in collide_boxes.meet(Solid("box", *theirs), parts):  # [others, parts, parts, slots, envs]
@@ -531,7 +537,7 @@ class BoxPhysics:
             )
             linvel = add(linvel, cross(angvel, add(candidates.pos, scale(pos, -1.0))))
             found.append(_touch(candidates, 1.0, 2.0, linvel=linvel))
-        return found
+        return _join(found)
 
     def _stand(self, pos: Vec, mat: Mat) -> _Touch:
         """Candidates of contact with the floor."""
@@ -543,12 +549,13 @@ class BoxPhysics:
 
     # The solver.
 
-    def _meet(self, boxes: Boxes, frames, frames_acc, places, home, time):
-        """The boxes and their axes, their contacts, and what is to be minimised."""
+    def _meet(self, boxes: Boxes, frames, frames_acc, places) -> tuple[_Moving, Mat, _Touches]:
+        """The boxes, their axes, and their contacts with all but the floor."""
         near = _components(boxes)
         mat = keep(spatial.quat_mat(near.quat))
-        touch = self._touches(near, mat, frames, frames_acc, places)
-        return near, mat, touch, self._problem(near, mat, touch, home, time)
+        nearest = self._meet_nearest(near, mat, frames, frames_acc, places)
+        pairs = spatial.in_one_go(self._meet_boxes)(near, mat) if len(near.pos[0]) > 1 else None
+        return near, mat, keep(_Touches(nearest, pairs))
 
     def _moved(self, near: _Moving, mat: Mat, touch: _Touches, acc: jax.Array) -> Boxes:
         """The boxes after a physics step."""
@@ -572,15 +579,6 @@ class BoxPhysics:
         turn = cross(_from_root(nearest, frames), force)
         return -self.mass * jnp.stack([total(x, frames.pos.shape[2:]) for x in keep([*force, *turn])])
 
-    def _touches(self, near: _Moving, mat: Mat, frames, frames_acc, places) -> _Touches:
-        """All contacts."""
-        parts = self._parts(near.pos, mat)
-        nearest = self._meet_nearest(parts, frames, frames_acc, places)
-        pairs = self._meet_boxes(near, parts)
-        floor = self._stand(near.pos, mat) if self._kind.travel is None else None
-        nearest, pairs = keep((nearest, _join(pairs) if pairs else None))
-        return _Touches(nearest, pairs, floor)
-
     def _problem(self, near: _Moving, mat: Mat, touch: _Touches, home, time) -> _Problem:
         """What the solver minimises."""
         theirs = []
@@ -598,7 +596,7 @@ class BoxPhysics:
         )
         nearest = self._points(near, touch.nearest, _axes(touch.nearest))
         pairs = None if touch.pairs is None else self._points(near, touch.pairs, _axes(touch.pairs))
-        floor = None if touch.floor is None else self._points(near, touch.floor, None)
+        floor = self._points(near, self._stand(near.pos, mat), None) if self._kind.travel is None else None
         return _Problem(inertia, force, smooth, nearest, pairs, theirs, floor)
 
     def _points(self, near: _Moving, touch: _Touch, axes: list[Vec] | None) -> Points:

@@ -249,16 +249,15 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     the arithmetic; it does not for a call that is marked so. What is in it must not sort, scatter or multiply matrices.
     """
 
+    def inside(*args):
+        with set_xla_metadata(inlineable=None, xla_cpu_small_call=None):  # these mark the call, not its content
+            return fn(*_stored(args))  # XLA aborts over an argument that nothing uses
+
     def marked(*args):
         with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
-            return jax.jit(fn)(*args)
+            return jax.jit(inside)(*args)
 
     return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=fn)
-
-
-@jax.jit
-def _same(tree: Any) -> Any:
-    return tree
 
 
 def keep(tree: Any) -> Any:
@@ -268,9 +267,15 @@ def keep(tree: Any) -> Any:
     by a factor of ten and more. On CPUs optimisation barriers are dropped before fusion; a call that is not inlined
     stands in for one there. Where JAX differentiates, it passes the values through, and nothing is stored.
     """
+    return jax.lax.platform_dependent(tree, cpu=_stored, default=jax.lax.optimization_barrier)
 
-    def called(tree):
-        with set_xla_metadata(inlineable="false"):
-            return _same(tree)
 
-    return jax.lax.platform_dependent(tree, cpu=called, default=jax.lax.optimization_barrier)
+@jax.jit
+def _same(tree: Any) -> Any:
+    return tree
+
+
+def _stored(tree: Any) -> Any:
+    """`keep` on a CPU."""
+    with set_xla_metadata(inlineable="false"):
+        return _same(tree)
