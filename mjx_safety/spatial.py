@@ -249,15 +249,13 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     the arithmetic; it does not for a call that is marked so. What is in it must not sort, scatter or multiply matrices.
     """
 
-    def inside(*args):
-        with set_xla_metadata(inlineable=None, xla_cpu_small_call=None):  # these mark the call, not its content
-            return fn(*_stored(args))  # XLA aborts over an argument that nothing uses
+    traced_once = jax.jit(fn)
 
     def marked(*args):
-        with set_xla_metadata(inlineable="false", xla_cpu_small_call="true"):
-            return jax.jit(inside)(*args)
+        call = jax.jit(lambda *args: traced_once(*_stored(args)))  # XLA aborts over an argument that nothing uses
+        return set_xla_metadata(call(*args), inlineable="false", xla_cpu_small_call="true")
 
-    return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=fn)
+    return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=traced_once)
 
 
 def keep(tree: Any) -> Any:
@@ -277,5 +275,4 @@ def _same(tree: Any) -> Any:
 
 def _stored(tree: Any) -> Any:
     """`keep` on a CPU."""
-    with set_xla_metadata(inlineable="false"):
-        return _same(tree)
+    return set_xla_metadata(_same(tree), inlineable="false")
