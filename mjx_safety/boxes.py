@@ -7,6 +7,9 @@ boxes, and the weld that draws a gremlin along, in MuJoCo's formulas (`contact`)
 What is simplified beside MuJoCo: boxes and cylinders meet in at most four points; turning and rolling friction (0.005
 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
+On CPUs candidates of contact are found in one piece of machine code and what follows is worked out in another, see
+`spatial.in_one_go`; the deepest are chosen in between, because sorting is not allowed there.
+
 Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs], and side by
 side in the solver (`points.Points`).
 """
@@ -108,7 +111,7 @@ class _Touch(NamedTuple):
 
 
 class _Touches(NamedTuple):
-    """All contacts of each slot.
+    """Contacts of each slot with all but the floor.
 
     Attributes:
       nearest: with the robot and what stands still.
@@ -122,8 +125,8 @@ class _Touches(NamedTuple):
 class _Partner(NamedTuple):
     """What contacts are with.
 
-    Numbers or numpy arrays [things] for what may be met; then numpy arrays [contacts], for every candidate; then, of
-    those that were chosen, what broadcasts to [contacts, slots, envs].
+    Numbers or numpy arrays [things] for what may be met; then arrays [contacts], for every candidate; then, of those
+    that were chosen, what broadcasts to [contacts, slots, envs].
 
     Attributes:
       num_points: MuJoCo's contact points that the candidate stands for.
@@ -279,13 +282,9 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _contacts(self, boxes, frames):
-        candidates, partner = self._near_robot(_components(boxes), frames)
+        now = _components(boxes)
+        candidates, partner = self._candidates(now.pos, keep(spatial.quat_mat(now.quat)), frames)
         return short.sum(jnp.where(candidates.dist < 0, partner.num_points[:, None, None], 0.0), 0)
-
-    def _near_robot(self, now: _Moving, frames: Frames) -> tuple[Candidates, _Partner]:
-        """All candidates of contact with the robot, [contacts, slots, envs], and their partners."""
-        parts = self._parts(now.pos, keep(spatial.quat_mat(now.quat)))
-        return _flat(self._meet_robot(parts, frames))
 
     def first_yaw(self, boxes: Boxes, frames: Frames, centres: jax.Array, time: jax.Array) -> jax.Array:
         """The heading to which the weld turns each gremlin back, radians [n], which poses alone do not tell.
@@ -312,7 +311,7 @@ class BoxPhysics:
         x, y = self.on_circle(time)
         leads = [y, -x, 0.0]  # the target's velocity
         push = [pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, leads, strict=True)]
-        candidates, _ = self._near_robot(now, frames)
+        candidates, _ = self._candidates(now.pos, keep(spatial.quat_mat(now.quat)), frames)
         nearest = jax.nn.softmax(-candidates.dist / 1e-3, axis=0)
         arm = add([short.sum(nearest * x, 0) for x in candidates.pos], scale(now.pos, -1.0))
         turn = cross(arm, push)
@@ -355,8 +354,8 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _advance(self, boxes, frames, frames_acc, places, home, time):
-        met = self._meet(boxes, frames, frames_acc, places)
-        return spatial.in_one_go(self._solve)(*met, frames, home, time)
+        near, mat, touch = self._meet(boxes, frames, frames_acc, places)
+        return spatial.in_one_go(self._solve)(near, mat, touch, frames, home, time)
 
     def _solve(self, near: _Moving, mat: Mat, touch: _Touches, frames: Frames, home, time):
         problem = self._problem(near, mat, touch, home, time)
@@ -385,8 +384,8 @@ class BoxPhysics:
         Returns:
           The robot's accelerations; the boxes afterwards, and what they do to the robot's root, as of `advance`.
         """
-        met = self._meet(boxes, frames, None, places)
-        return spatial.in_one_go(self._solve_with)(robot, *met, frames, home, time)
+        near, mat, touch = self._meet(boxes, frames, None, places)
+        return spatial.in_one_go(self._solve_with)(robot, near, mat, touch, frames, home, time)
 
     def _solve_with(self, robot: newton.System, near: _Moving, mat: Mat, touch: _Touches, frames: Frames, home, time):
         problem = self._problem(near, mat, touch, home, time)
@@ -491,6 +490,14 @@ class BoxPhysics:
             found += [(candidates, _Partner(num_points, self._weight[body], body)) for candidates in new]
         return found
 
+    def _candidates(
+        self, pos: Vec, mat: Mat, frames: Frames, places: tuple[jax.Array, ...] | None = None
+    ) -> tuple[Candidates, _Partner]:
+        """All candidates of contact with the robot and, if told where it is, what stands still, and their partners."""
+        parts = self._parts(pos, mat)
+        still = [] if places is None else self._meet_obstacles(parts, places)
+        return _flat(self._meet_robot(parts, frames) + still)
+
     def _meet_obstacles(self, parts: Solid, places: tuple[jax.Array, ...]) -> list[tuple[Candidates, _Partner]]:
         """Candidates of contact with what stands still, [places, parts, slots, envs]."""
         found = []
@@ -512,12 +519,7 @@ class BoxPhysics:
 
         Without accelerations of the robot, it is taken to keep its velocities.
         """
-
-        def meet(pos, mat, frames, places):
-            parts = self._parts(pos, mat)
-            return _flat(self._meet_robot(parts, frames) + self._meet_obstacles(parts, places))
-
-        candidates, partner = _deepest(*spatial.in_one_go(meet)(near.pos, mat, frames, places))
+        candidates, partner = _deepest(*spatial.in_one_go(self._candidates)(near.pos, mat, frames, places))
         rates = frames.linvel, frames.angvel, *(acc or ())
         origin, *rates = _of_partner(keep((frames.pos, *rates)), partner.body)
         arm = add(candidates.pos, scale(origin, -1.0))
@@ -527,7 +529,7 @@ class BoxPhysics:
         return _touch(candidates, partner.num_points, partner.weight, robot, linvel, *linacc)
 
     def _meet_boxes(self, near: _Moving, mat: Mat) -> _Touch:
-        """Candidates of contact with the other slots, for each corner and each other one."""
+        """Contacts that each slot may have with the others, for each corner and each other one."""
         parts = self._parts(near.pos, mat)
         theirs = jax.tree.map(lambda x: _others(jnp.broadcast_to(x, parts.pos[0].shape))[:, :, None], tuple(parts[1:]))
         found = []

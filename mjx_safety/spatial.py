@@ -247,15 +247,17 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     XLA starts every fusion on its own there, half a microsecond each, which for a few environments takes longer than
     the arithmetic; it does not for a call that is marked so. What is in it must not sort, scatter or multiply matrices.
-    """
 
-    traced_once = jax.jit(fn)
+    XLA aborts the process over what the call is given and whose every use it folds away. Arguments are safe, as the
+    call stores them; arrays that `fn` closes over must be used whatever their numbers are.
+    """
+    once = jax.jit(fn)  # traced once for all platforms
 
     def marked(*args):
-        call = jax.jit(lambda *args: traced_once(*_stored(args)))  # XLA aborts over an argument that nothing uses
+        call = jax.jit(lambda *args: once(*_stored(args)))
         return set_xla_metadata(call(*args), inlineable="false", xla_cpu_small_call="true")
 
-    return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=traced_once)
+    return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=once)
 
 
 def keep(tree: Any) -> Any:

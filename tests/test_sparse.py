@@ -1,5 +1,7 @@
 """`sparse.cond` equals `jax.lax.cond`, batched or not, and does no work that nobody needs; what goes in one piece."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,6 +177,15 @@ def test_a_loop_takes_all_while_many_are_pending_and_then_chunks(rounds, sizes):
     assert sorted(seen) == sorted(sizes)
 
 
+def calls_in_one_go(program: str) -> set[str]:
+    """What a lowered program has a CPU run as one piece of machine code."""
+    marked = (line for line in program.splitlines() if "xla_cpu_small_call" in line)
+    bodies = (
+        program.split(f"func.func private {re.search('@[^(]+', line)[0]}(")[1].split("func.func")[0] for line in marked
+    )
+    return {name for body in bodies for name in re.findall(r"call @(\w+)", body) if not name.startswith("_same")}
+
+
 def test_what_goes_in_one_go_is_one_call_on_a_cpu():
     def halve(x):
         return jax.lax.while_loop(lambda x: (x > 1).any(), lambda x: jnp.where(x > 1, x / 2, x), x)
@@ -186,11 +197,38 @@ def test_what_goes_in_one_go_is_one_call_on_a_cpu():
     assert ("xla_cpu_small_call" in marked.as_text()) == (jax.default_backend() == "cpu")
 
 
-def test_contacts_of_boxes_are_solved_in_one_go():
-    env = mjx_safety.make("PointGoal1")
-    state = jax.eval_shape(env.reset, jax.random.key(0))
+def test_in_one_go_marks_the_call_alone_and_traces_once():
+    traces = []
 
-    assert 'xla_cpu_small_call = "true"' in jax.jit(env.step).lower(state, jnp.zeros(2)).as_text()
+    def halve(x):
+        traces.append(x)
+        return jax.lax.while_loop(lambda x: (x > 1).any(), lambda x: jnp.where(x > 1, x / 2, x), x)
+
+    traced = jax.jit(jax.vmap(spatial.in_one_go(halve))).trace(jnp.ones((2, 3)))
+    on_cpu, on_gpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda"))
+
+    assert on_cpu.count("xla_cpu_small_call") == 1
+    assert calls_in_one_go(on_cpu) == {"halve"}
+    assert "frontend_attributes" not in on_gpu
+    assert len(traces) == 1
+
+
+def test_in_one_go_arguments_may_be_folded_away():
+    """XLA aborts over such parameters of the machine code, if nothing stores them."""
+
+    def double(x, y):
+        return jnp.where(jnp.zeros(3, bool), y, jax.lax.while_loop(lambda x: (x < 2).any(), lambda x: 2 * x, x))
+
+    np.testing.assert_array_equal(jax.jit(spatial.in_one_go(double))(jnp.ones(3), jnp.zeros(3)), 2)
+
+
+@pytest.mark.parametrize(("task_id", "solver"), [("PointGoal1", "_solve"), ("PointPush2", "_solve_with")])
+def test_boxes_find_their_contacts_in_one_go_and_solve_them_in_another(task_id, solver):
+    env = mjx_safety.make(task_id)
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    lowered = jax.jit(env.step).trace(state, jnp.zeros(2)).lower(lowering_platforms=("cpu",))
+
+    assert calls_in_one_go(lowered.as_text()) == {"_candidates", solver}
 
 
 def test_the_car_s_contacts_are_solved_in_one_go():
