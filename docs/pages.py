@@ -207,8 +207,8 @@ contacts comes a step early or late.
 
 What recordings do not tell: the heading to which a gremlin's weld turns it back. `set_world` works it out from how the
 gremlin stands off its target and how a robot leans on it, where `gremlins_yaw` is not given. And MuJoCo's collider for
-boxes and cylinders stops some 0.3 micrometres short of the overlap, differently at every step, which turns the normal by
-a milliradian: a robot whose nose hops along a pillar goes other ways within ten steps, here as in C MuJoCo with a
+boxes and cylinders stops some 0.3 micrometres short of the overlap, differently at every step, and so turns the normal
+by a milliradian: a robot whose nose hops along a pillar goes other ways within ten steps, here as in C MuJoCo with a
 collider that does not stop short. Given the exact contacts, C MuJoCo accelerates as the Point does here, to 1e-4.
 
 ## MuJoCo Warp instead

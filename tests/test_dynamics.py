@@ -448,6 +448,6 @@ def test_the_point_beside_a_pillar_is_mujoco_s_with_the_exact_contact():
     assert 1e-4 < np.median(off) < 1e-2
 
     got = compiled("Point").forces(*states("Point"), places, np.zeros((BATCH, 6), np.float32)).qacc
-    assert relative(got, np.array(expected)).max() < 2e-4
+    assert relative(got, np.array(expected)).max() < 1e-4
     inexact = np.array([mujoco_forward("Point", i, places).qacc for i in range(BATCH)])
     assert relative(got, inexact).max() > 1e-3
