@@ -282,8 +282,8 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _contacts(self, boxes, frames):
-        now = _components(boxes)
-        candidates, partner = self._candidates(now.pos, keep(spatial.quat_mat(now.quat)), frames)
+        now, mat = _posed(boxes)
+        candidates, partner = self._candidates(now.pos, mat, frames)
         return short.sum(jnp.where(candidates.dist < 0, partner.num_points[:, None, None], 0.0), 0)
 
     def first_yaw(self, boxes: Boxes, frames: Frames, centres: jax.Array, time: jax.Array) -> jax.Array:
@@ -303,7 +303,7 @@ class BoxPhysics:
 
     @spatial.traced_once
     def _first_yaw(self, boxes, frames, centres, time):
-        now = _components(boxes)
+        now, mat = _posed(boxes)
         springs = _weld_springs(self._timestep)
         (pull, drag), slow, slow_turn = springs[0], *(b / 2 - (b * b / 4 - k) ** 0.5 for k, b in springs)
         off = self._off_target(now, centres, time)
@@ -311,7 +311,7 @@ class BoxPhysics:
         x, y = self.on_circle(time)
         leads = [y, -x, 0.0]  # the target's velocity
         push = [pull * (x + (v - lead) / slow) + drag * lead for x, v, lead in zip(off, now.linvel, leads, strict=True)]
-        candidates, _ = self._candidates(now.pos, keep(spatial.quat_mat(now.quat)), frames)
+        candidates, _ = self._candidates(now.pos, mat, frames)
         nearest = jax.nn.softmax(-candidates.dist / 1e-3, axis=0)
         arm = add([short.sum(nearest * x, 0) for x in candidates.pos], scale(now.pos, -1.0))
         turn = cross(arm, push)
@@ -490,14 +490,6 @@ class BoxPhysics:
             found += [(candidates, _Partner(num_points, self._weight[body], body)) for candidates in new]
         return found
 
-    def _candidates(
-        self, pos: Vec, mat: Mat, frames: Frames, places: tuple[jax.Array, ...] | None = None
-    ) -> tuple[Candidates, _Partner]:
-        """All candidates of contact with the robot and, if told where it is, what stands still, and their partners."""
-        parts = self._parts(pos, mat)
-        still = [] if places is None else self._meet_obstacles(parts, places)
-        return _flat(self._meet_robot(parts, frames) + still)
-
     def _meet_obstacles(self, parts: Solid, places: tuple[jax.Array, ...]) -> list[tuple[Candidates, _Partner]]:
         """Candidates of contact with what stands still, [places, parts, slots, envs]."""
         found = []
@@ -513,6 +505,14 @@ class BoxPhysics:
                 new = collide_boxes.meet(Solid("box", centre, _WORLD, list(map(np.float32, size))), parts)
             found += [(candidates, _Partner(np.float32(1.0), np.float32(1.0), -1)) for candidates in new]
         return found
+
+    def _candidates(
+        self, pos: Vec, mat: Mat, frames: Frames, places: tuple[jax.Array, ...] | None = None
+    ) -> tuple[Candidates, _Partner]:
+        """All candidates of contact with the robot and, if told where it is, what stands still, and their partners."""
+        parts = self._parts(pos, mat)
+        still = [] if places is None else self._meet_obstacles(parts, places)
+        return _flat(self._meet_robot(parts, frames) + still)
 
     def _meet_nearest(self, near: _Moving, mat: Mat, frames: Frames, acc: Accelerations | None, places) -> _Touch:
         """The deepest `NEAR` contacts of each slot with the robot and what stands still.
@@ -553,8 +553,7 @@ class BoxPhysics:
 
     def _meet(self, boxes: Boxes, frames, frames_acc, places) -> tuple[_Moving, Mat, _Touches]:
         """The boxes, their axes, and their contacts with all but the floor."""
-        near = _components(boxes)
-        mat = keep(spatial.quat_mat(near.quat))
+        near, mat = _posed(boxes)
         nearest = self._meet_nearest(near, mat, frames, frames_acc, places)
         pairs = spatial.in_one_go(self._meet_boxes)(near, mat) if len(near.pos[0]) > 1 else None
         return near, mat, keep(_Touches(nearest, pairs))
@@ -732,6 +731,12 @@ def _awake(linvel: jax.Array, angvel: jax.Array) -> jax.Array:
 
 def _components(boxes: Boxes) -> _Moving:
     return _Moving(*([x[:, i] for i in range(x.shape[1])] for x in jax.tree.leaves(boxes)))
+
+
+def _posed(boxes: Boxes) -> tuple[_Moving, Mat]:
+    """Boxes as components, and how they are turned."""
+    now = _components(boxes)
+    return now, keep(spatial.quat_mat(now.quat))
 
 
 def _of(values: jax.Array, index: np.ndarray) -> jax.Array:
