@@ -148,13 +148,14 @@ class AutoReset:
             waiting, begin, bank = carry
             empty = bank.used >= self._bank_size
             bank = sparse.cond(empty, self._refill, (bank.key,), otherwise=bank, fraction=1_000_000)
-            slots = jnp.nonzero(waiting, size=self._at_once, fill_value=self.num_envs)[0]
+            slots, count = sparse.in_need(waiting, 0)
+            slots = slots[: self._at_once]
             order = bank.used + jnp.arange(self._at_once, dtype=jnp.int32)
             slots = jnp.where(order < self._bank_size, slots, self.num_envs)  # out of range: dropped
             begin = jax.tree.map(lambda x, new: x.at[slots].set(new[order], mode="drop"), begin, bank.starts)
             left = waiting.at[slots].set(False, mode="drop")
-            served = waiting.sum(dtype=jnp.int32) - left.sum(dtype=jnp.int32)
-            return left, begin, bank.replace(used=bank.used + served)
+            served = jnp.minimum(count, self._at_once)
+            return left, begin, bank.replace(used=jnp.minimum(bank.used + served, self._bank_size))
 
         _, begin, bank = jax.lax.while_loop(pending, hand_out, (done, begin, bank))
         return begin, bank

@@ -243,7 +243,7 @@ class BoxPhysics:
         local = back(spatial.quat_mat(now.quat), add(centres, scale(now.pos, -1.0)))
         parts = zip(local, self._centres, self._halves, strict=True)
         beyond = [jnp.maximum(jnp.abs(x - centre) - half, 0.0) for x, centre, half in parts]  # [parts, balls, n]
-        nearest = jnp.sqrt(short.min(dot(beyond, beyond), 0))
+        nearest = keep(jnp.sqrt(short.min(dot(beyond, beyond), 0)))
         return short.min(nearest - reach.radii[:, None], 0)
 
     def awake(self, boxes: Boxes) -> jax.Array:

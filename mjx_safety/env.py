@@ -310,12 +310,11 @@ class Env:
         if not self.task.continue_goal:
             return places, target, timer, ~goal_met, key
 
-        def redraw(positions, places, target, key):
+        def redraw(physics, places, target, key):
             key, draw = jax.random.split(key)
-            return *self._redraw_goal(positions, places, target, draw), key
+            return *self._redraw_goal(self._positions(physics, places), places, target, draw), key
 
-        same = places, target, jnp.array(True), key
-        args = self._positions(physics, places), places, target, key
+        same, args = (places, target, jnp.array(True), key), (physics, places, target, key)
         places, target, found, key = sparse.cond(goal_met, redraw, args, otherwise=same, fraction=128)
         if objective.needs == "buttons":
             timer = jnp.where(goal_met, jnp.int32(objective.delay), timer)

@@ -1,9 +1,8 @@
-"""Layouts drawn on the device: Safety Gym's rejection sampling, same distribution, no Python loop.
+"""Layouts drawn on the device: Safety Gym's rejection sampling, no Python loop.
 
-The original places things one after the other; each has 100 tries to keep its distance from those already placed,
-and if all fail, the whole layout starts again (engine's `sample_layout`). Here some tries of a thing are drawn at once,
-round after round, and the first valid one is taken, which is the same distribution. In a batch every layout is at a
-thing of its own, so that those that need more tries, or start again, do not hold up the others.
+One thing is placed after the other; each has 100 tries to keep its distance from those already placed, and if all fail,
+the whole layout starts again (engine's `sample_layout`). A round takes as many tries as most layouts need; in a batch,
+those that need more take further rounds without the others.
 """
 
 import itertools
@@ -15,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_safety import short, sparse
+from mjx_safety import short, sparse, spatial
 from mjx_safety.objects.base import Placement, Rectangle
 
 TRIES = 100  # of one thing, before the layout starts again
 ATTEMPTS = 10_000  # at a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
-AT_ONCE = 20  # tries a round, of which one is mostly valid; divides TRIES and REDRAWS
+ROUND = 2  # tries for each thing in a round of all of them, enough for most layouts
+ROUND_OF_ONE = 8  # tries in a round of a thing that is placed anew, of which one is mostly valid
 DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
 _FAR = 1e6  # where things wait that have not been placed yet, out of everybody's way
 
@@ -33,14 +33,14 @@ class _Layout(NamedTuple):
       key: for the tries to come.
       positions: float32 [num, 2]; things that have no place yet are out of everybody's way.
       index: int32 [], the thing whose turn it is.
-      rounds: int32 [], rounds of tries that it has had.
+      tries: int32 [], how many it has had.
       failures: int32 [], attempts at the layout that have failed.
     """
 
     key: jax.Array
     positions: jax.Array
     index: jax.Array
-    rounds: jax.Array
+    tries: jax.Array
     failures: jax.Array
 
 
@@ -69,9 +69,8 @@ class Layout:
             bounds[i, : len(boxes)] = boxes
             area = np.array([(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes])
             upto[i, : len(boxes)] = np.cumsum(area / area.sum())
-        keepout = np.array([spot.keepout for spot in spots], np.float32)
-        apart = keepout[:, None] + keepout[None, :] + np.float32(margin)  # [num, num], least distances
-        self._constraints = bounds, upto[:, :-1], apart
+        self._bounds, self._upto = bounds, upto[:, :-1]
+        self._keepout, self._margin = np.array([spot.keepout for spot in spots], np.float32), np.float32(margin)
 
     def sample(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """A whole layout.
@@ -80,31 +79,9 @@ class Layout:
           float32 [num, 2] positions in metres, and whether they are valid, bool []: False only after 10,000 attempts.
         """
 
-        def pending(layout: _Layout) -> jax.Array:
-            return layout.index < self.num
-
-        def place(layout: _Layout) -> _Layout:
-            """One round of tries for the thing whose turn it is."""
-            index = layout.index
-            key, draw = jax.random.split(layout.key)
-            position, valid = _draw(draw, layout.positions, *(jnp.asarray(x)[index] for x in self._constraints))
-            spent = ~valid & (layout.rounds == TRIES // AT_ONCE - 1)
-            failures = layout.failures + spent.astype(jnp.int32)
-            again = spent & (failures < ATTEMPTS)  # the last layout is kept, whatever it is
-            placed = valid | (spent & ~again)
-            here = placed & (jnp.arange(self.num) == index)
-            positions = jnp.where(here[:, None], position, layout.positions)
-            return _Layout(
-                key=key,
-                positions=jnp.where(again, _FAR, positions),
-                index=jnp.where(again, 0, index + placed.astype(jnp.int32)),
-                rounds=jnp.where(valid | spent, 0, layout.rounds + 1),
-                failures=failures,
-            )
-
         zero = jnp.int32(0)
         start = _Layout(key, jnp.full((self.num, 2), _FAR, jnp.float32), zero, zero, zero)
-        layout = sparse.loop(pending, place, start, fraction=8)
+        layout = self._search(start, list(range(self.num)), ROUND * self.num, TRIES, ATTEMPTS)
         return layout.positions, layout.failures < ATTEMPTS
 
     def resample(self, key: jax.Array, index: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -119,18 +96,52 @@ class Layout:
           float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
         """
 
-        def pending(carry: tuple) -> jax.Array:
-            _, _, valid, rounds = carry
-            return ~valid & (rounds < REDRAWS // AT_ONCE)
+        order = [*range(index), *range(index + 1, self.num), index]  # its turn comes when all others have their places
+        positions = positions[np.array(order)].at[-1].set(_FAR)
+        start = _Layout(key, positions, jnp.int32(self.num - 1), jnp.int32(0), jnp.int32(0))
+        layout = self._search(start, order, ROUND_OF_ONE, REDRAWS, attempts=1)
+        return layout.positions[-1], layout.failures < 1
 
-        def place(carry: tuple, others: jax.Array) -> tuple:
-            key, _, _, rounds = carry
-            key, draw = jax.random.split(key)
-            constraints = (jnp.asarray(x[index]) for x in self._constraints)
-            return key, *_draw(draw, others, *constraints), rounds + 1
+    def _search(self, start: _Layout, order: list[int], draws: int, tries: int, attempts: int) -> _Layout:
+        """Places things in their order, in rounds of so many draws; the last attempt is kept, whatever it is."""
+        bounds, upto, keepout = self._bounds[order], self._upto[order], self._keepout[order]
+        several = bounds.shape[1] > 1
 
-        start = key, positions[index], jnp.array(False), jnp.int32(0)
-        return sparse.loop(pending, place, start, positions.at[index].set(_FAR), fraction=1)[1:3]
+        def place(drawn: jax.Array, layout: _Layout) -> _Layout:
+            """One try, from uniform numbers [2 or 3, envs]: the third chooses the rectangle, where there are several."""
+            turn = jnp.minimum(layout.index, self.num - 1)
+            which = short.sum((drawn[2] >= jnp.asarray(upto)[turn].T).astype(jnp.int32), 0) if several else 0
+            x_min, y_min, x_max, y_max = (jnp.asarray(bounds)[turn, which, i] for i in range(4))
+            x, y = x_min + drawn[0] * (x_max - x_min), y_min + drawn[1] * (y_max - y_min)
+            dx, dy = x - layout.positions[:, 0], y - layout.positions[:, 1]
+            apart = jnp.asarray(keepout)[turn] + keepout[:, None] + self._margin
+            valid = short.all(dx * dx + dy * dy >= apart * apart, 0)
+
+            pending = layout.index < self.num
+            spent = pending & ~valid & (layout.tries == tries - 1)
+            failures = layout.failures + spent.astype(jnp.int32)
+            again = spent & (failures < attempts)
+            placed = pending & (valid | spent) & ~again
+            here = placed & (jnp.arange(self.num)[:, None] == layout.index)
+            positions = jnp.where(here[:, None], jnp.stack([x, y]), layout.positions)
+            return layout._replace(
+                positions=jnp.where(again, _FAR, positions),
+                index=jnp.where(again, 0, layout.index + placed.astype(jnp.int32)),
+                tries=jnp.where(valid | spent, 0, layout.tries + 1),
+                failures=failures,
+            )
+
+        def take_round(layout: _Layout) -> _Layout:
+            """Environments last."""
+            keys = jax.vmap(jax.random.split)(layout.key)
+            shape = draws, 3 if several else 2
+            drawn = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys[:, 1])
+            drawn = jnp.moveaxis(drawn, 0, -1)
+            layout = jax.lax.fori_loop(0, draws, lambda i, layout: place(drawn[i], layout), layout)
+            return layout._replace(key=keys[:, 0])
+
+        take_round = spatial.lanes(spatial.in_one_go(take_round))
+        return sparse.loop(lambda layout: layout.index < self.num, take_round, start, fraction=8)
 
 
 def _shrunk(spot: Placement, extents: Rectangle) -> list[Rectangle]:
@@ -175,22 +186,3 @@ def _check_fixed(spots: Sequence[Placement], margin: float) -> None:
                 f"The locations {first} and {second} are {distance:.3g} m apart, but keepouts of {keepout} m and "
                 f"{other} m and a margin of {margin} m need {least:.3g} m. Move one, or lower a keepout or Task.margin."
             )
-
-
-def _draw(
-    key: jax.Array, placed: jax.Array, bounds: jax.Array, upto: jax.Array, apart: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The first valid one of AT_ONCE uniform draws, float32 [2], and whether there is one, bool [].
-
-    They are drawn from the rectangles `bounds` [most, 4], by their areas: `upto` [most - 1] is the share of those up to
-    and with each but the last. Valid is what lies `apart` [num] from all that is placed [num, 2].
-    """
-    several = len(bounds) > 1
-    drawn = jax.random.uniform(key, (3 if several else 2, AT_ONCE), jnp.float32)
-    box = bounds[short.sum((drawn[2][:, None] >= upto).astype(jnp.int32), 1)] if several else bounds[0]
-    x = box[..., 0] + drawn[0] * (box[..., 2] - box[..., 0])
-    y = box[..., 1] + drawn[1] * (box[..., 3] - box[..., 1])
-    dx, dy = x[:, None] - placed[:, 0], y[:, None] - placed[:, 1]
-    valid = short.all(dx * dx + dy * dy >= apart * apart, 1)
-    first = jnp.argmax(valid)
-    return jnp.stack([x[first], y[first]]), valid.any()

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mjx_safety import spatial
 from mjx_safety.batching import batched
 
 WORTH = 1 / 3  # share of a large chunk that must need the work, measured with the push box's solver
@@ -74,8 +75,8 @@ def loop(pending: Callable[[Any], jax.Array], work: Callable[..., Any], start: A
         def advance(size, carry):
             if size == num:
                 return jax.vmap(advance_pending)(carry, *fixed)
-            rows = jnp.nonzero(jax.vmap(pending)(carry), size=size, fill_value=num)[0].astype(jnp.int32)
-            return _replace(carry, rows, work, carry, *fixed)
+            rows, _ = in_need(jax.vmap(pending)(carry), 0)
+            return _replace(carry, rows[:size], work, carry, *fixed)
 
         sizes = {num, chunk(num, fraction)}
         return _in_chunks(sizes, lambda carry: jax.vmap(pending)(carry).sum(), advance, start)
@@ -93,11 +94,7 @@ def batch_cond(
     num = pred.shape[0]
     small = chunk(num, fraction)
     sizes = {small, small * max(1, min(larger, num // small))}
-    place = jnp.cumsum(pred, dtype=jnp.int32)
-    count = place[-1]
-    # Rows of the environments in need come first; the filler is out of range, so that its results are dropped.
-    rows = jnp.full(num + max(sizes), num, jnp.int32)
-    rows = rows.at[jnp.where(pred, place - 1, len(rows))].set(jnp.arange(num, dtype=jnp.int32), mode="drop")
+    rows, count = in_need(pred, max(sizes))
 
     def work(size, carry):
         start, result = carry
@@ -105,6 +102,40 @@ def batch_cond(
         return start + size, _replace(result, picked, fn, *args)
 
     return _in_chunks(sizes, lambda carry: count - carry[0], work, (jnp.int32(0), otherwise))[1]
+
+
+def in_need(pred: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
+    """Where `pred` [N] holds: int32 [N + spare], those rows in order, then N, which is out of range; and their number."""
+
+    def at_once(preds):
+        num = preds.shape[1]
+        place = jnp.cumsum(preds, axis=1)
+        at = jnp.where(preds == 1, place - 1, num + spare)
+        rows = jnp.full((len(preds), num + spare), num, jnp.int32)
+        here = jnp.arange(num, dtype=jnp.int32)
+        return jax.vmap(lambda rows, at: rows.at[at].set(here, mode="drop"))(rows, at), place[:, -1]
+
+    def one_by_one(preds):  # a CPU so needs a quarter of the time, in one go
+        size, num = preds.shape
+
+        def batch(i, carry):
+            def note(row, carry):
+                rows, count = carry
+                holds = jax.lax.dynamic_slice(preds, (i, row), (1, 1))
+                rows = jax.lax.dynamic_update_slice(rows, jnp.where(holds == 1, row, num), (i, count))
+                return rows, count + holds[0, 0]
+
+            rows, counts = carry
+            rows, count = jax.lax.fori_loop(0, num, note, (rows, jnp.int32(0)), unroll=8)
+            return rows, jax.lax.dynamic_update_slice(counts, count[None], (i,))
+
+        start = jnp.full((size, num + spare), num, jnp.int32), jnp.zeros(size, jnp.int32)
+        return jax.lax.fori_loop(0, size, batch, start)
+
+    def many(preds):
+        return jax.lax.platform_dependent(preds, cpu=spatial.in_one_go(one_by_one), default=at_once)
+
+    return batched(many)(pred.astype(jnp.int32))
 
 
 def _in_chunks(sizes: set[int], left: Callable[[Any], jax.Array], work: Callable[[int, Any], Any], carry: Any) -> Any:
