@@ -23,6 +23,7 @@ import mujoco
 import numpy as np
 
 from mjx_safety import collide, collide_box, collide_boxes, contact, newton, short, spatial
+from mjx_safety.angles import cos_sin
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
@@ -243,6 +244,7 @@ class BoxPhysics:
         local = back(spatial.quat_mat(now.quat), add(centres, scale(now.pos, -1.0)))
         parts = zip(local, self._centres, self._halves, strict=True)
         beyond = [jnp.maximum(jnp.abs(x - centre) - half, 0.0) for x, centre, half in parts]  # [parts, balls, n]
+        # Fused with the minimum, XLA's loops over a few balls would not be vectorised.
         nearest = keep(jnp.sqrt(short.min(dot(beyond, beyond), 0)))
         return short.min(nearest - reach.radii[:, None], 0)
 
@@ -650,8 +652,8 @@ class BoxPhysics:
 
     def on_circle(self, time: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Where a gremlin's target is, seen from the centre of its circle: x and y, metres."""
-        radius = self._kind.travel or 0.0
-        return radius * jnp.sin(time), radius * jnp.cos(time)
+        (cos, sin), radius = cos_sin(time), self._kind.travel or 0.0
+        return radius * sin, radius * cos
 
     def _off_target(self, now: _Moving, centres: jax.Array, time: jax.Array) -> Vec:
         """How far gremlins are off their targets, metres; x and y of their circles' centres come first in `centres`."""
@@ -720,8 +722,8 @@ def _turned(quat: list, yaw: jax.Array) -> tuple[jax.Array, Vec]:
 
 def _yaw(yaw: jax.Array) -> list:
     """Quaternion of a turn about the vertical."""
-    none = jnp.zeros_like(yaw)
-    return [jnp.cos(yaw / 2), none, none, jnp.sin(yaw / 2)]
+    (cos, sin), none = cos_sin(yaw / 2), jnp.zeros_like(yaw)
+    return [cos, none, none, sin]
 
 
 def _awake(linvel: jax.Array, angvel: jax.Array) -> jax.Array:

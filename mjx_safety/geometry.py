@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_safety import spatial
+from mjx_safety.angles import cos_sin
 
 
 def rotate(mat: jax.Array, vec: jax.Array) -> jax.Array:
@@ -26,31 +27,15 @@ def at_height(on_floor: jax.Array, height: float) -> jax.Array:
     return jnp.concatenate([on_floor, jnp.full((len(on_floor), 1), height)], axis=1)
 
 
-def heading(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`arctan2(y, x)` to 3e-7, radians [...] in [-pi, pi]: XLA's own is a call for every number on CPUs.
-
-    The polynomial is that of Cephes (Moshier 1989), `atanf`, for tangents up to tan(pi / 8).
-    """
-    near, far = jnp.minimum(jnp.abs(x), jnp.abs(y)), jnp.maximum(jnp.abs(x), jnp.abs(y))
-    steep = near > 0.41421356 * far  # beyond pi / 8: the angle from the diagonal instead
-    tan = jnp.where(steep, near - far, near) / jnp.maximum(jnp.where(steep, near + far, far), 1e-30)
-    square = tan * tan
-    series = ((8.05374449538e-2 * square - 1.38776856032e-1) * square + 1.99777106478e-1) * square - 3.33329491539e-1
-    angle = series * square * tan + tan + jnp.where(steep, jnp.pi / 4, 0.0)
-    angle = jnp.where(jnp.abs(y) > jnp.abs(x), jnp.pi / 2 - angle, angle)
-    angle = jnp.where(x < 0, jnp.pi - angle, angle)
-    return jnp.where(y < 0, -angle, angle)
-
-
 def yaw_to_quat(yaw: jax.Array) -> jax.Array:
     """Quaternion (w first) [..., 4] of a turn about the vertical, radians [...]."""
-    zero = jnp.zeros_like(yaw)
-    return jnp.stack([jnp.cos(yaw / 2), zero, zero, jnp.sin(yaw / 2)], axis=-1)
+    (cos, sin), zero = cos_sin(yaw / 2), jnp.zeros_like(yaw)
+    return jnp.stack([cos, zero, zero, sin], axis=-1)
 
 
 def yaw_to_mat(yaw: jax.Array) -> jax.Array:
     """Rotation matrix [3, 3] of a turn about the vertical, radians []."""
-    cos, sin = spatial.keep((jnp.cos(yaw), jnp.sin(yaw)))
+    cos, sin = spatial.keep(cos_sin(yaw))
     zero = jnp.zeros(())
     return jnp.stack([jnp.stack(row) for row in ([cos, -sin, zero], [sin, cos, zero], [zero, zero, zero + 1])])
 

@@ -95,7 +95,6 @@ class Layout:
         Returns:
           float32 [2], and whether it is valid, bool []: False after 10,000 draws without success.
         """
-
         order = [*range(index), *range(index + 1, self.num), index]  # its turn comes when all others have their places
         positions = positions[np.array(order)].at[-1].set(_FAR)
         start = _Layout(key, positions, jnp.int32(self.num - 1), jnp.int32(0), jnp.int32(0))
@@ -108,7 +107,7 @@ class Layout:
         several = bounds.shape[1] > 1
 
         def place(drawn: jax.Array, layout: _Layout) -> _Layout:
-            """One try, from uniform numbers [2 or 3, envs]: the third chooses the rectangle, where there are several."""
+            """One try, from uniform numbers [2 or 3, envs]; the third chooses the rectangle, if there are several."""
             turn = jnp.minimum(layout.index, self.num - 1)
             which = short.sum((drawn[2] >= jnp.asarray(upto)[turn].T).astype(jnp.int32), 0) if several else 0
             x_min, y_min, x_max, y_max = (jnp.asarray(bounds)[turn, which, i] for i in range(4))
@@ -132,7 +131,7 @@ class Layout:
             )
 
         def take_round(layout: _Layout) -> _Layout:
-            """Environments last."""
+            """Environments are the last axis of every array."""
             keys = jax.vmap(jax.random.split)(layout.key)
             shape = draws, 3 if several else 2
             drawn = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))(keys[:, 1])

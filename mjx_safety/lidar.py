@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from mjx_safety import checks, short, spatial
+from mjx_safety.angles import heading
 from mjx_safety.batching import batched
-from mjx_safety.geometry import entries, heading, rotate_back
+from mjx_safety.geometry import entries, rotate_back
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from mjx_safety import collide, contact, geometry, newton, scene, short, spatial
+from mjx_safety.angles import cos_sin
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle, Reach
 from mjx_safety.spatial import dot, keep
@@ -69,7 +70,7 @@ class PlanarBody:
     def reach(self, path: jax.Array) -> Reach:
         """What a ball round each shape reaches on a path, joint positions [steps, 3]: no more than way and turn add."""
         x, y, yaw = (path[0] + path[-1]) / 2
-        cos, sin = jnp.cos(yaw), jnp.sin(yaw)
+        cos, sin = keep(cos_sin(yaw))
         way = jnp.sqrt(short.max((path[:, 0] - x) ** 2 + (path[:, 1] - y) ** 2, 0))
         turn = short.max(jnp.abs(path[:, 2] - yaw), 0)
         (ahead, left, up), radii = self._balls[0].T, self._balls[1]
@@ -136,7 +137,7 @@ class PlanarBody:
         # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
         drags = self._drag, self._drag, self._turn_drag
         resist = [-self.timestep * drag * a for drag, a in zip(drags, acc, strict=True)]
-        qvel = qvel + self.timestep * (acc + self._divide(qpos[2], resist, self.timestep))
+        qvel = qvel + self.timestep * (acc + self._divide(*cos_sin(qpos[2]), resist, self.timestep))
         return qpos + self.timestep * qvel, qvel
 
     def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
@@ -152,9 +153,8 @@ class PlanarBody:
         found = self._candidates(qpos, places)
         return tuple(sum(short.sum((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
 
-    def _divide(self, yaw: jax.Array, force: jax.Array | list, implicit: float) -> jax.Array:
+    def _divide(self, cos: jax.Array, sin: jax.Array, force: jax.Array | list, implicit: float) -> jax.Array:
         """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
-        cos, sin = jnp.cos(yaw), jnp.sin(yaw)
         # In the robot's frame the mass matrix is constant, and only y and yaw are coupled.
         forward, left = cos * force[0] + sin * force[1], cos * force[1] - sin * force[0]
         mass, inertia = self._mass + implicit * self._drag, self._inertia + implicit * self._turn_drag
@@ -167,7 +167,7 @@ class PlanarBody:
     def _free(self, qpos, qvel, ctrl, push, implicit: float = 0.0) -> jax.Array:
         """Accelerations [3] without obstacles; with `implicit` 0 the true ones, else see `_divide`."""
         turn = qvel[2]
-        cos, sin = jnp.cos(qpos[2]), jnp.sin(qpos[2])
+        cos, sin = keep(cos_sin(qpos[2]))  # fused with what uses them, they would be worked out for each number
         (ahead, about), (most, most_turn) = self._gear, self._force_limit
         forward = ahead * jnp.clip(ctrl[0], -most, most) + self._coupling * turn * turn
         servo = about * jnp.clip(self._servo_gain * (ctrl[1] - about * turn), -most_turn, most_turn)
@@ -176,11 +176,11 @@ class PlanarBody:
         ])  # fmt: skip
         if push is not None:
             force = force + jnp.stack([push[0], push[1], push[5]])
-        return self._divide(qpos[2], force, implicit)
+        return self._divide(cos, sin, force, implicit)
 
     def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[tuple[Candidates, float]]]:
         """What may touch, for each kind of obstacle, arrays [1, num, envs], and the rolling friction there."""
-        cos, sin = jnp.cos(qpos[2]), jnp.sin(qpos[2])
+        cos, sin = keep(cos_sin(qpos[2]))
         zero = jnp.zeros((1, 1, 1))
         axes = [[cos + zero, sin + zero, zero], [zero - sin, cos + zero, zero], [zero, zero, zero + 1]]
         kinds = []
@@ -207,7 +207,7 @@ class PlanarBody:
         """What determines the true accelerations [3, envs]; arguments as of `advance`, environments last."""
         free = self._free(qpos, qvel, ctrl, push)
         none = jnp.zeros_like(free[0])
-        cos, sin = self._coupling * jnp.cos(qpos[2]), self._coupling * jnp.sin(qpos[2])
+        cos, sin = (self._coupling * x for x in cos_sin(qpos[2]))
         mass = [[none + self._mass, none, -sin], [none, none + self._mass, cos], [-sin, cos, none + self._inertia]]
         inertia, force = jnp.stack([jnp.stack(row) for row in mass]), jnp.stack([dot(row, list(free)) for row in mass])
         found = [(c, rolling) for kind in self._candidates(qpos, places) for c, rolling in kind if c.dist.size]

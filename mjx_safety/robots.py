@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_safety import geometry
+from mjx_safety.angles import cos_sin
 
 GRAVITY = 9.81
 MAGNETIC_FIELD = (0.0, -0.5, 0.0)  # MuJoCo's default, which Safety Gym's magnetometer reads
@@ -126,7 +127,7 @@ def joint_sensors(
     for name, kind, start in joints:
         match kind:
             case "jointpos":
-                readings[name] = jnp.stack([jnp.sin(qpos[start]), jnp.cos(qpos[start])])
+                readings[name] = jnp.stack(cos_sin(qpos[start])[::-1])
             case "jointvel":
                 readings[name] = qvel[start : start + 1]
             case "ballquat":

@@ -105,37 +105,39 @@ def batch_cond(
 
 
 def in_need(pred: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
-    """Where `pred` [N] holds: int32 [N + spare], those rows in order, then N, which is out of range; and their number."""
+    """Rows of `pred` [N] where it holds, int32 [N + spare]: in order, then N, which is none; and their number."""
+    fast = spatial.in_one_go(functools.partial(rows_one_by_one, spare=spare))  # takes a CPU a quarter of the time
+    default = functools.partial(rows_at_once, spare=spare)
+    return batched(lambda preds: jax.lax.platform_dependent(preds, cpu=fast, default=default))(pred.astype(jnp.int32))
 
-    def at_once(preds):
-        num = preds.shape[1]
-        place = jnp.cumsum(preds, axis=1)
-        at = jnp.where(preds == 1, place - 1, num + spare)
-        rows = jnp.full((len(preds), num + spare), num, jnp.int32)
-        here = jnp.arange(num, dtype=jnp.int32)
-        return jax.vmap(lambda rows, at: rows.at[at].set(here, mode="drop"))(rows, at), place[:, -1]
 
-    def one_by_one(preds):  # a CPU so needs a quarter of the time, in one go
-        size, num = preds.shape
+def rows_at_once(preds: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
+    """`in_need` of batches, int32 [batches, N]."""
+    num = preds.shape[1]
+    place = jnp.cumsum(preds, axis=1)
+    at = jnp.where(preds == 1, place - 1, num + spare)
+    rows = jnp.full((len(preds), num + spare), num, jnp.int32)
+    here = jnp.arange(num, dtype=jnp.int32)
+    return jax.vmap(lambda rows, at: rows.at[at].set(here, mode="drop"))(rows, at), place[:, -1]
 
-        def batch(i, carry):
-            def note(row, carry):
-                rows, count = carry
-                holds = jax.lax.dynamic_slice(preds, (i, row), (1, 1))
-                rows = jax.lax.dynamic_update_slice(rows, jnp.where(holds == 1, row, num), (i, count))
-                return rows, count + holds[0, 0]
 
-            rows, counts = carry
-            rows, count = jax.lax.fori_loop(0, num, note, (rows, jnp.int32(0)), unroll=8)
-            return rows, jax.lax.dynamic_update_slice(counts, count[None], (i,))
+def rows_one_by_one(preds: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
+    """`rows_at_once` without a cumulative sum and a scatter."""
+    size, num = preds.shape
 
-        start = jnp.full((size, num + spare), num, jnp.int32), jnp.zeros(size, jnp.int32)
-        return jax.lax.fori_loop(0, size, batch, start)
+    def note_batch(i, carry):
+        def note(row, carry):
+            rows, count = carry
+            holds = jax.lax.dynamic_slice(preds, (i, row), (1, 1))
+            rows = jax.lax.dynamic_update_slice(rows, jnp.where(holds == 1, row, num), (i, count))
+            return rows, count + holds[0, 0]
 
-    def many(preds):
-        return jax.lax.platform_dependent(preds, cpu=spatial.in_one_go(one_by_one), default=at_once)
+        rows, counts = carry
+        rows, count = jax.lax.fori_loop(0, num, note, (rows, jnp.int32(0)), unroll=8)
+        return rows, jax.lax.dynamic_update_slice(counts, count[None], (i,))
 
-    return batched(many)(pred.astype(jnp.int32))
+    start = jnp.full((size, num + spare), num, jnp.int32), jnp.zeros(size, jnp.int32)
+    return jax.lax.fori_loop(0, size, note_batch, start)
 
 
 def _in_chunks(sizes: set[int], left: Callable[[Any], jax.Array], work: Callable[[int, Any], Any], carry: Any) -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from mjx_safety import short
+from mjx_safety.angles import cos_sin
 from mjx_safety.batching import batched
 
 BLOCK = 128  # environments at a time on a CPU: a robot's arrays then fit the cache, and the vectors are long enough
@@ -79,7 +80,7 @@ def cross_force(a: Twist, f: Twist) -> Twist:
 
 def turn(axis: Vec, angle: jax.Array) -> Mat:
     """Rotation matrix about constant unit axes."""
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    cos, sin = cos_sin(angle)
     x, y, z = axis
     rest = 1 - cos
     return [
@@ -124,8 +125,8 @@ def quat_integrate(quat: jax.Array, angvel: jax.Array, dt: float) -> jax.Array:
     """Turns a quaternion [4, ...] by `angvel` [3, ...] in its own frame for a time; the result is a unit."""
     turn = angvel * dt
     angle = jnp.sqrt(short.sum(turn * turn, 0) + 1e-30)
-    x, y, z = turn * (jnp.sin(angle / 2) / angle)
-    c = jnp.cos(angle / 2)
+    c, s = cos_sin(angle / 2)
+    x, y, z = turn * (s / angle)
     w0, x0, y0, z0 = quat
     new = jnp.stack([
         w0 * c - x0 * x - y0 * y - z0 * z,

@@ -1,5 +1,6 @@
 """`sparse.cond` equals `jax.lax.cond`, batched or not, and does no work that nobody needs; what goes in one piece."""
 
+import functools
 import re
 
 import jax
@@ -175,6 +176,28 @@ def test_a_loop_takes_all_while_many_are_pending_and_then_chunks(rounds, sizes):
     jax.effects_barrier()
     assert not out.any()
     assert sorted(seen) == sorted(sizes)
+
+
+@pytest.mark.parametrize("shape", [(1,), (8,), (13,), (2, 3, 13)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_rows_in_need_come_first_and_in_order(shape, share):
+    pred = np.random.default_rng(0).random(shape) < share
+    find = functools.partial(sparse.in_need, spare=3)
+    for _ in shape[1:]:
+        find = jax.vmap(find)
+    rows, count = jax.jit(find)(pred)
+    num = shape[-1]
+    for got, number, holds in zip(rows.reshape(-1, num + 3), count.ravel(), pred.reshape(-1, num), strict=True):
+        expected = np.full(num + 3, num)
+        expected[: holds.sum()] = np.flatnonzero(holds)
+        np.testing.assert_array_equal(got, expected)
+        assert number == holds.sum()
+
+
+def test_both_ways_to_find_rows_find_the_same():
+    preds = (np.random.default_rng(0).random((3, 21)) < [[0.0], [0.3], [1.0]]).astype(np.int32)
+    for first, second in zip(sparse.rows_at_once(preds, 5), sparse.rows_one_by_one(preds, 5), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def calls_in_one_go(program: str) -> set[str]:
