@@ -1,4 +1,7 @@
-"""Angles by the polynomials of Cephes (Moshier 1989): XLA's own functions take CPUs several times as long."""
+"""Angles by the polynomials of Cephes (Moshier 1989): XLA's own functions take CPUs several times as long.
+
+XLA takes polynomials for cheap, and works them out anew in everything that uses them: see `spatial.keep`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +28,7 @@ def heading(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def cos_sin(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of radians [...], each to 1e-7 up to 10,000.
+    """Cosine and sine of radians [...], each to 1e-7 up to 10,000; beyond 1e8 they are not even bounded.
 
     The polynomials are those of `cosf` and `sinf`, for angles up to pi / 4 from a multiple of pi / 2.
     """

@@ -154,8 +154,8 @@ class AutoReset:
             slots = jnp.where(order < self._bank_size, slots, self.num_envs)  # out of range: dropped
             begin = jax.tree.map(lambda x, new: x.at[slots].set(new[order], mode="drop"), begin, bank.starts)
             left = waiting.at[slots].set(False, mode="drop")
-            served = jnp.minimum(count, self._at_once)
-            return left, begin, bank.replace(used=jnp.minimum(bank.used + served, self._bank_size))
+            served = jnp.minimum(jnp.minimum(count, self._at_once), self._bank_size - bank.used)
+            return left, begin, bank.replace(used=bank.used + served)
 
         _, begin, bank = jax.lax.while_loop(pending, hand_out, (done, begin, bank))
         return begin, bank

@@ -1,8 +1,8 @@
 """Layouts drawn on the device: Safety Gym's rejection sampling, no Python loop.
 
 One thing is placed after the other; each has 100 tries to keep its distance from those already placed, and if all fail,
-the whole layout starts again (engine's `sample_layout`). A round takes as many tries as most layouts need; in a batch,
-those that need more take further rounds without the others.
+the whole layout starts again (engine's `sample_layout`). A round takes as many tries as most layouts of Goal tasks
+need. Those of a batch that need more take further rounds by themselves: Button's, which often start again, dozens.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from mjx_safety.objects.base import Placement, Rectangle
 TRIES = 100  # of one thing, before the layout starts again
 ATTEMPTS = 10_000  # at a whole layout
 REDRAWS = 10_000  # of one thing that is placed anew among the others
-ROUND = 2  # tries for each thing in a round of all of them, enough for most layouts
+ROUND = 2  # tries for each thing in a round of all of them
 ROUND_OF_ONE = 8  # tries in a round of a thing that is placed anew, of which one is mostly valid
 DENSEST = math.pi / math.sqrt(12)  # share of the plane that the densest packing of equal discs covers
 _FAR = 1e6  # where things wait that have not been placed yet, out of everybody's way
@@ -78,7 +78,6 @@ class Layout:
         Returns:
           float32 [num, 2] positions in metres, and whether they are valid, bool []: False only after 10,000 attempts.
         """
-
         zero = jnp.int32(0)
         start = _Layout(key, jnp.full((self.num, 2), _FAR, jnp.float32), zero, zero, zero)
         layout = self._search(start, list(range(self.num)), ROUND * self.num, TRIES, ATTEMPTS)
@@ -98,17 +97,20 @@ class Layout:
         order = [*range(index), *range(index + 1, self.num), index]  # its turn comes when all others have their places
         positions = positions[np.array(order)].at[-1].set(_FAR)
         start = _Layout(key, positions, jnp.int32(self.num - 1), jnp.int32(0), jnp.int32(0))
-        layout = self._search(start, order, ROUND_OF_ONE, REDRAWS, attempts=1)
+        layout = self._search(start, order, ROUND_OF_ONE, REDRAWS, most_attempts=1)
         return layout.positions[-1], layout.failures < 1
 
-    def _search(self, start: _Layout, order: list[int], draws: int, tries: int, attempts: int) -> _Layout:
-        """Places things in their order, in rounds of so many draws; the last attempt is kept, whatever it is."""
+    def _search(self, start: _Layout, order: list[int], draws: int, most_tries: int, most_attempts: int) -> _Layout:
+        """Places things in the order in which `start` has them, in rounds of so many draws.
+
+        The last attempt is kept, whatever it is.
+        """
         bounds, upto, keepout = self._bounds[order], self._upto[order], self._keepout[order]
         several = bounds.shape[1] > 1
 
         def place(drawn: jax.Array, layout: _Layout) -> _Layout:
             """One try, from uniform numbers [2 or 3, envs]; the third chooses the rectangle, if there are several."""
-            turn = jnp.minimum(layout.index, self.num - 1)
+            turn = jnp.minimum(layout.index, self.num - 1)  # a layout that is complete draws on until the round ends
             which = short.sum((drawn[2] >= jnp.asarray(upto)[turn].T).astype(jnp.int32), 0) if several else 0
             x_min, y_min, x_max, y_max = (jnp.asarray(bounds)[turn, which, i] for i in range(4))
             x, y = x_min + drawn[0] * (x_max - x_min), y_min + drawn[1] * (y_max - y_min)
@@ -117,9 +119,9 @@ class Layout:
             valid = short.all(dx * dx + dy * dy >= apart * apart, 0)
 
             pending = layout.index < self.num
-            spent = pending & ~valid & (layout.tries == tries - 1)
+            spent = pending & ~valid & (layout.tries == most_tries - 1)
             failures = layout.failures + spent.astype(jnp.int32)
-            again = spent & (failures < attempts)
+            again = spent & (failures < most_attempts)
             placed = pending & (valid | spent) & ~again
             here = placed & (jnp.arange(self.num)[:, None] == layout.index)
             positions = jnp.where(here[:, None], jnp.stack([x, y]), layout.positions)
@@ -139,6 +141,8 @@ class Layout:
             layout = jax.lax.fori_loop(0, draws, lambda i, layout: place(drawn[i], layout), layout)
             return layout._replace(key=keys[:, 0])
 
+        if not jnp.issubdtype(start.key.dtype, jax.dtypes.prng_key):  # of `jax.random.PRNGKey`
+            start = start._replace(key=jax.random.wrap_key_data(start.key))
         take_round = spatial.lanes(spatial.in_one_go(take_round))
         return sparse.loop(lambda layout: layout.index < self.num, take_round, start, fraction=8)
 

@@ -167,7 +167,7 @@ class PlanarBody:
     def _free(self, qpos, qvel, ctrl, push, implicit: float = 0.0) -> jax.Array:
         """Accelerations [3] without obstacles; with `implicit` 0 the true ones, else see `_divide`."""
         turn = qvel[2]
-        cos, sin = keep(cos_sin(qpos[2]))  # fused with what uses them, they would be worked out for each number
+        cos, sin = keep(cos_sin(qpos[2]))
         (ahead, about), (most, most_turn) = self._gear, self._force_limit
         forward = ahead * jnp.clip(ctrl[0], -most, most) + self._coupling * turn * turn
         servo = about * jnp.clip(self._servo_gain * (ctrl[1] - about * turn), -most_turn, most_turn)

@@ -106,7 +106,7 @@ def batch_cond(
 
 def in_need(pred: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
     """Rows of `pred` [N] where it holds, int32 [N + spare]: in order, then N, which is none; and their number."""
-    fast = spatial.in_one_go(functools.partial(rows_one_by_one, spare=spare))  # takes a CPU a quarter of the time
+    fast = spatial.in_one_go(functools.partial(rows_one_by_one, spare=spare))
     default = functools.partial(rows_at_once, spare=spare)
     return batched(lambda preds: jax.lax.platform_dependent(preds, cpu=fast, default=default))(pred.astype(jnp.int32))
 
@@ -122,7 +122,9 @@ def rows_at_once(preds: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
 
 
 def rows_one_by_one(preds: jax.Array, spare: int) -> tuple[jax.Array, jax.Array]:
-    """`rows_at_once` without a cumulative sum and a scatter."""
+    """The same by one store for each row, of what stands there already if it is not in need: on CPUs, in one go, this
+    takes a third of the time.
+    """
     size, num = preds.shape
 
     def note_batch(i, carry):

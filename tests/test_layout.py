@@ -143,6 +143,71 @@ def test_a_layout_starts_again_as_rejection_sampling_does():
         assert stats.ks_2samp(got, want).pvalue > 1e-3
 
 
+def one_after_the_other(layout, key, things, fixed, round_size, tries, attempts):
+    """The original's algorithm on the same uniform numbers: positions of some things, and whether they are valid."""
+    bounds, upto, keepout = layout._bounds, layout._upto, layout._keepout
+    numbers, several = [], bounds.shape[1] > 1
+
+    def draw(thing):
+        nonlocal key, numbers
+        if not len(numbers):
+            key, now = jax.random.split(key)
+            numbers = list(np.asarray(jax.random.uniform(now, (round_size, 3 if several else 2), jnp.float32)))
+        x, y, *which = numbers.pop(0)
+        x_min, y_min, x_max, y_max = bounds[thing, int((which[0] >= upto[thing]).sum()) if several else 0]
+        return np.array([x_min + x * (x_max - x_min), y_min + y * (y_max - y_min)], np.float32)
+
+    for attempt in range(attempts):
+        placed, valid = dict(fixed), True
+        for thing in things:
+            for _ in range(tries):
+                here = draw(thing)
+                free = all(
+                    np.sum((here - there) ** 2) >= (keepout[thing] + keepout[other] + layout._margin) ** 2
+                    for other, there in placed.items()
+                )
+                if free:
+                    break
+            placed[thing] = here
+            valid &= free
+            if not free and attempt < attempts - 1:
+                break
+        if valid:
+            break
+    return np.stack([placed[thing] for thing in things]), valid
+
+
+THREE = Placement(0.1, rectangles=((-1.0, -1.0, -0.5, -0.5), (0.0, 0.0, 0.9, 0.7), (0.5, -1.0, 1.0, -0.2)))
+MIXED = (*Placement(0.1, locations=((0.9, 0.9),)).split(1), THREE, Placement(0.3), Placement(0.35))
+
+
+@pytest.mark.parametrize(("tries", "attempts"), [(3, 2), (7, 3), (5, 1), (100, 10_000)])
+@pytest.mark.parametrize("spots", [(THREE,), (Placement(0.3),) * 4, MIXED, (Placement(0.0),) * 60], ids=len)
+def test_every_layout_is_the_one_that_placing_things_one_after_the_other_gives(monkeypatch, spots, tries, attempts):
+    monkeypatch.setattr(sampling, "TRIES", tries)
+    monkeypatch.setattr(sampling, "ATTEMPTS", attempts)
+    monkeypatch.setattr(sampling, "REDRAWS", 9)
+    layout = Layout(spots, EXTENTS, margin=0.0)
+    keys = jax.random.split(jax.random.key(7), 20)
+    positions, valid = jax.device_get(jax.jit(jax.vmap(layout.sample))(keys))
+    again, found = jax.device_get(jax.jit(jax.vmap(lambda key, at: layout.resample(key, 0, at)))(keys, positions[::-1]))
+    for i, key in enumerate(keys):
+        expected, right = one_after_the_other(
+            layout, key, range(len(spots)), {}, sampling.ROUND * len(spots), tries, attempts
+        )
+        np.testing.assert_allclose(positions[i], expected, atol=1e-6)
+        assert valid[i] == right
+        others = dict(enumerate(positions[::-1][i][1:], start=1))
+        expected, right = one_after_the_other(layout, key, [0], others, sampling.ROUND_OF_ONE, 9, 1)
+        np.testing.assert_allclose(again[i], expected[0], atol=1e-6)
+        assert found[i] == right
+
+
+def test_old_keys_do_as_well(goal1):
+    new, old = (jax.jit(goal1.env.reset)(key) for key in (jax.random.key(3), jax.random.PRNGKey(3)))
+    np.testing.assert_allclose(old.obs, new.obs, atol=1e-6)
+
+
 def test_a_batch_of_compiled_resets_is_its_single_resets(goal1):
     keys = jax.random.split(jax.random.key(3), 3)
     places = jax.jit(jax.vmap(jax.jit(lambda key: goal1.env._draw(key)[1])))(keys)
