@@ -77,17 +77,18 @@ def test_a_new_episode_is_a_reset_one(history):
     assert (np.asarray(states.steps)[~ends] > 0).all()
 
 
-def test_no_beginning_is_handed_out_twice():
+def test_no_beginning_is_handed_out_twice_or_wasted():
     """Slots end a few at a time, so that the bank is used up bit by bit."""
     venv = mjx_safety.AutoReset(mjx_safety.make("PointGoal0", num_steps=10), 150)
 
     def body(states, action):
         states = venv.step(states, action)
-        return states, (states.done, states.places, states.physics.qpos)
+        return states, (states.done, states.places, states.physics.qpos, states.bank.used)
 
     start = jax.jit(lambda key: venv.reset(key, stagger=True))(jax.random.key(0))
-    done, places, qpos = jax.jit(lambda s, a: jax.lax.scan(body, s, a)[1])(start, actions(0, 25, 150))
+    done, places, qpos, used = jax.jit(lambda s, a: jax.lax.scan(body, s, a)[1])(start, actions(0, 25, 150))
     ended = np.asarray(done)
+    assert ((used - np.cumsum(ended.sum(axis=1))) % len(start.bank.starts["steps"]) == 0).all()
     assert (ended.sum(axis=1) > 0).all()
     begun = np.concatenate([np.asarray(places)[ended][:, 1], np.asarray(qpos)[ended]], axis=1)
     assert len(np.unique(begun.round(5), axis=0)) == len(begun) > 300
