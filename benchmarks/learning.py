@@ -48,6 +48,9 @@ class Args:
     """Trained together."""
     cost_limits: tuple[float, ...] = (25.0,)
     """Trained together with the seeds."""
+    multiplier: str | None = None
+    """Law of the multiplier, pid or adam: TRPO-Lagrangian of the paper is trpo_lagrangian with adam. The preset's by
+    default."""
     steps: int | None = None
     """Environment steps of each agent; as many as the paper's without one: 1e7, and 1e8 for Doggo."""
     preset: str | None = None
@@ -113,12 +116,15 @@ def plan(args: Args) -> list[Run]:
         mjx_safety.make(task)
         for algorithm in dict.fromkeys(args.algorithms):
             settings = {"total_steps": args.steps or budget(task), "seeds": args.seeds, "cost_limits": args.cost_limits}
-            if preset == "paper" and algorithm in ALGORITHMS and ALGORITHMS[algorithm].step:
+            spec, method = ALGORITHMS.get(algorithm), algorithm
+            if spec and preset == "paper" and spec.step:
                 settings["target_kl"] = PAPER_TRUST_REGION
+            if spec and args.multiplier and not spec.law:
+                settings["multiplier"], method = args.multiplier, f"{algorithm}-{args.multiplier}"
             config = agents.preset(preset, algorithm=algorithm, video_steps=0, **settings)
             validate(config)
             seeds, limits = ("+".join(f"{value:g}" for value in values) for values in (args.seeds, args.cost_limits))
-            name = f"{task}-{algorithm}-{preset}-{config.total_steps}-seeds={seeds}-limits={limits}"
+            name = f"{task}-{method}-{preset}-{config.total_steps}-seeds={seeds}-limits={limits}"
             run = Run(task, config, preset, args.run_dir / name)
             run_directory.check_free(run.run_dir, task, config, resume=True)
             runs.append(run)

@@ -96,7 +96,7 @@ def page(rows: list[Row]) -> str:
         "Relative to unconstrained PPO, averaged over the tasks of a slate: return / violation / cost rate. More "
         "return is better, less of the others. In brackets are 95 % stratified bootstrap intervals of the "
         "mean over runs.",
-        *(_slate(name, rows) for name in ("SG6", "SG18")),
+        *(_slate(name, rows) for name in ("SG6", "SGPoint", "SG18")),
     ]
     for task in SLATES["SG18"]:
         parts += [f"## {task}", _task(task, rows)]

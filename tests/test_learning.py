@@ -1,5 +1,6 @@
 """The learning benchmark on a toy budget, and the paper's metrics."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_trust_regions_have_the_papers_size():
     assert [run.config.target_kl for run in runs] == [0.012, 0.01, 0.01, 0.01]
     (run,) = learning.plan(learning.Args(("PointGoal1",), ("trpo",), preset="cpu"))
     assert run.config.target_kl == agents.Config().target_kl
+
+
+def test_the_multipliers_law_is_a_choice():
+    """It makes another method, with a directory of its own; what has no multiplier to move stays what it is."""
+    args = learning.Args(("PointGoal1",), ("ppo", "trpo_lagrangian"))
+    usual, moved = (learning.plan(dataclasses.replace(args, multiplier=multiplier)) for multiplier in (None, "adam"))
+    assert [run.config.multiplier for run in usual + moved] == ["pid", "pid", "pid", "adam"]
+    assert [a.run_dir == b.run_dir for a, b in zip(usual, moved, strict=True)] == [True, False]
+    with pytest.raises(ValueError, match="adam"):
+        learning.plan(dataclasses.replace(args, multiplier="adm"))
 
 
 def test_a_slate_goes_on_after_a_run_that_failed(tmp_path, monkeypatch, capsys):
