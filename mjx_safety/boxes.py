@@ -7,13 +7,11 @@ boxes, and the weld that draws a gremlin along, in MuJoCo's formulas (`contact`)
 What is simplified beside MuJoCo: boxes and cylinders meet in at most four points; turning and rolling friction (0.005
 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
-On CPUs candidates of contact are found in one piece of machine code and what follows is worked out in another, see
-`spatial.in_one_go`; the deepest are chosen in between, because sorting is not allowed there.
-
 Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs], and side by
 side in the solver (`points.Points`).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -357,9 +355,6 @@ class BoxPhysics:
     @spatial.traced_once
     def _advance(self, boxes, frames, frames_acc, places, home, time):
         near, mat, touch = self._meet(boxes, frames, frames_acc, places)
-        return spatial.in_one_go(self._solve)(near, mat, touch, frames, home, time)
-
-    def _solve(self, near: _Moving, mat: Mat, touch: _Touches, frames: Frames, home, time):
         problem = self._problem(near, mat, touch, home, time)
 
         def react(acc):
@@ -387,9 +382,6 @@ class BoxPhysics:
           The robot's accelerations; the boxes afterwards, and what they do to the robot's root, as of `advance`.
         """
         near, mat, touch = self._meet(boxes, frames, None, places)
-        return spatial.in_one_go(self._solve_with)(robot, near, mat, touch, frames, home, time)
-
-    def _solve_with(self, robot: newton.System, near: _Moving, mat: Mat, touch: _Touches, frames: Frames, home, time):
         problem = self._problem(near, mat, touch, home, time)
         x, y, _ = _from_root(touch.nearest, frames)
         met = touch.nearest.robot.reshape(-1)
@@ -521,7 +513,7 @@ class BoxPhysics:
 
         Without accelerations of the robot, it is taken to keep its velocities.
         """
-        candidates, partner = _deepest(*spatial.in_one_go(self._candidates)(near.pos, mat, frames, places))
+        candidates, partner = _deepest(*self._candidates(near.pos, mat, frames, places))
         rates = frames.linvel, frames.angvel, *(acc or ())
         origin, *rates = _of_partner(keep((frames.pos, *rates)), partner.body)
         arm = add(candidates.pos, scale(origin, -1.0))
@@ -557,7 +549,7 @@ class BoxPhysics:
         """The boxes, their axes, and their contacts with all but the floor."""
         near, mat = _posed(boxes)
         nearest = self._meet_nearest(near, mat, frames, frames_acc, places)
-        pairs = spatial.in_one_go(self._meet_boxes)(near, mat) if len(near.pos[0]) > 1 else None
+        pairs = self._meet_boxes(near, mat) if len(near.pos[0]) > 1 else None
         return near, mat, keep(_Touches(nearest, pairs))
 
     def _moved(self, near: _Moving, mat: Mat, touch: _Touches, acc: jax.Array) -> Boxes:
@@ -808,11 +800,31 @@ def _deepest(candidates: Candidates, partner: _Partner) -> tuple[Candidates, _Pa
     if len(candidates.dist) <= NEAR:
         return candidates, _Partner(*(x[:, None, None] for x in partner))
     candidates = keep(candidates)
-    order = jax.lax.top_k(-jnp.moveaxis(candidates.dist, 0, -1), NEAR)[1]
-    order = jnp.moveaxis(order, -1, 0)
+    order = _lowest(candidates.dist, NEAR)
     leaves, structure = jax.tree.flatten(candidates)
     chosen = structure.unflatten(jnp.take_along_axis(jnp.stack(leaves), order[None], axis=1))
     return chosen, _Partner(*(jnp.asarray(x)[order] for x in partner))
+
+
+def _lowest(values: jax.Array, count: int) -> jax.Array:
+    """Where the lowest few along the first axis are, int32 [count, ...], the lowest first and the first of equals."""
+    search, sort = (functools.partial(find, count=count) for find in (lowest_by_search, lowest_by_sort))
+    return jax.lax.platform_dependent(values, cpu=search, default=sort)
+
+
+def lowest_by_sort(values: jax.Array, count: int) -> jax.Array:
+    """`_lowest` with a kernel of its own, which a GPU is quick with."""
+    return jnp.moveaxis(jax.lax.top_k(-jnp.moveaxis(values, 0, -1), count)[1], -1, 0)
+
+
+def lowest_by_search(values: jax.Array, count: int) -> jax.Array:
+    """`_lowest` one after the other, in one go."""
+    rows = jnp.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
+    found = []
+    for _ in range(count):
+        found.append(jnp.argmin(values, axis=0))
+        values = jnp.where(rows == found[-1], jnp.inf, values)
+    return jnp.stack(found)
 
 
 def _of_partner(vectors: tuple, body: Any) -> list[Vec]:

@@ -57,7 +57,8 @@ class Physics:
     """Steps one environment.
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
-    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`.
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`; a CPU then takes each
+    physics step in one go, see `spatial.whole`.
 
     Args:
       robot: who moves.
@@ -198,7 +199,7 @@ class Physics:
         time = state.time + self.step_time
         if count is not None:
             taken = jnp.minimum(jnp.arange(self._frame_skip + 1, dtype=jnp.int32), count)
-            qpos, qvel, time = qpos[taken], qvel[taken], self._later(state, count)
+            qpos, qvel, time = qpos[taken], qvel[taken], self._later(state.time, count)
             near = self._near_places(qpos[-1, :2], places)
             forces = self._robot.forces(qpos[-1], qvel[-1], ctrl, near, jnp.zeros(6))
             contacts = self._touching(qpos[-1], places)
@@ -242,16 +243,16 @@ class Physics:
         """The boxes beside a robot on its path, and its contact points with them in the end."""
         near, around, homes, put_back = self._choose(state, reach, places, count)
 
-        def substep(near, robot):
-            index, qpos, qvel, later = robot
+        def substep(near, index, qpos, qvel, later, around, homes, time, count):
             frames = self._robot.frames(qpos, qvel)
             acc = self._body_accelerations(frames, qpos, later)
-            moved, _ = self._advance_boxes(near, around, homes, self._later(state, index), frames, acc)
+            moved, _ = self._advance_boxes(near, around, homes, self._later(time, index), frames, acc)
             taken = index < count
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near), None
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near)
 
+        fixed = around, homes, state.time, count
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32), qpos[:-1], qvel[:-1], qvel[1:]
-        near, _ = jax.lax.scan(substep, near, steps)
+        near, _ = jax.lax.scan(lambda near, step: (spatial.whole(substep)(near, *step, *fixed), None), near, steps)
         boxes = self.settle(state.replace(boxes=put_back(near))).boxes
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, self._touching_boxes(boxes, frames)
@@ -313,9 +314,9 @@ class Physics:
             for name, home in state.home.items()
         }
 
-    def _later(self, state: PhysicsState, count: jax.Array) -> jax.Array:
-        """The time some physics steps after the state, seconds."""
-        return state.time + self._robot.timestep * count.astype(jnp.float32)
+    def _later(self, time: jax.Array, count: jax.Array) -> jax.Array:
+        """The time some physics steps later, seconds."""
+        return time + self._robot.timestep * count.astype(jnp.float32)
 
     def _nearest(self, position: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The nearest few of every kind that stands still, int32 [nearest] by kind."""
@@ -356,9 +357,9 @@ class Physics:
         obstacles = self._near_places(state.qpos[:2], places)
         near, around, homes, put_back = self._choose(state, reach, places, count)
 
-        def substep(carry, index):
-            qpos, qvel, near, _ = carry
-            time, frames = self._later(state, index), self._robot.frames(qpos, qvel)
+        def substep(moving, index, ctrl, obstacles, around, homes, time, count):
+            qpos, qvel, near, _ = moving
+            time, frames = self._later(time, index), self._robot.frames(qpos, qvel)
             surroundings = ctrl, obstacles, frames, near, around, homes, time
             *after, qacc, heavy, push = self._advance_robot(qpos, qvel, jnp.zeros(6), *surroundings)
             light = {}
@@ -368,11 +369,16 @@ class Physics:
                 *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
             taken = index < count
             stepped = *after, light | heavy, push
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, carry), None
+            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, moving)
 
+        fixed = ctrl, obstacles, around, homes, state.time, count
+        start = state.qpos, state.qvel, near, jnp.zeros(6)
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32)
-        (qpos, qvel, near, push), _ = jax.lax.scan(substep, (state.qpos, state.qvel, near, jnp.zeros(6)), steps)
-        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state, count)))
+        moved, _ = jax.lax.scan(
+            lambda moving, index: (spatial.whole(substep)(moving, index, *fixed), None), start, steps
+        )
+        qpos, qvel, near, push = moved
+        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state.time, count)))
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
         return state, Motion(forces, self._contacts(state, places))

@@ -104,7 +104,7 @@ class PlanarBody:
     def _roll_among(self, num_steps: int, qpos, qvel, ctrl, places):
         def substep(carry, _):
             qpos, qvel, _ = carry
-            acc = self._accelerations(qpos, qvel, ctrl, places, None)
+            acc = spatial.in_one_go(self._accelerations)(qpos, qvel, ctrl, places, None)
             return (*self.integrate(qpos, qvel, acc), acc), (qpos, qvel)
 
         # The forces at the last state take a step more, whose outcome is thrown away: one traced forward pass.

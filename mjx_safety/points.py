@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_safety import contact, short, spatial
-from mjx_safety.spatial import Mat, Vec, add, cross, keep
+from mjx_safety.spatial import Mat, Vec, add, cross, keep, keep_on_cpu
 
 _FRICTION = tuple(map(np.float32, contact.FRICTION[:2]))  # sliding alone
 
@@ -39,7 +39,8 @@ class Points(NamedTuple):
 
     def accelerations(self, acc: jax.Array) -> Vec:
         """Of the points, where the bodies have accelerations [6, bodies...]."""
-        spread = [jnp.broadcast_to(x, (self.each(x.shape), *x.shape)).reshape(-1) for x in acc]
+        shape = self.each(acc.shape[1:]), *acc.shape[1:]
+        spread = [x.reshape(-1) for x in keep_on_cpu([jnp.broadcast_to(x, shape) for x in acc])]
         return add(spread[:3], cross(spread[3:], self.arm))
 
     def react(self, at_points: Vec) -> "Reaction":

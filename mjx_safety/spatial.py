@@ -261,6 +261,14 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=once)
 
 
+def whole(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function of one environment; under `vmap`, nested or not, all environments take it together `in_one_go`.
+
+    What it works with are its arguments; it must not close over traced values.
+    """
+    return batched(in_one_go(jax.vmap(fn)))
+
+
 def keep(tree: Any) -> Any:
     """The same values, worked out once and stored.
 
@@ -269,6 +277,11 @@ def keep(tree: Any) -> Any:
     stands in for one there. Where JAX differentiates, it passes the values through, and nothing is stored.
     """
     return jax.lax.platform_dependent(tree, cpu=_stored, default=jax.lax.optimization_barrier)
+
+
+def keep_on_cpu(tree: Any) -> Any:
+    """`keep` of what costs nothing to work out anew: where a loop reads it out of order, a CPU's vectors are lost."""
+    return jax.lax.platform_dependent(tree, cpu=_stored, default=lambda tree: tree)
 
 
 @jax.jit

@@ -106,7 +106,7 @@ class WarpPhysics(Physics):
 
         data, _ = jax.lax.scan(substep, data, jnp.arange(num_steps, dtype=jnp.int32))
         data = self._mjx.forward(self._model, self._led(data, state, places, count))
-        return self._state(data, state, self._later(state, count)), self._motion(data, state)
+        return self._state(data, state, self._later(state.time, count)), self._motion(data, state)
 
     def _coordinates(self, state: PhysicsState) -> tuple[jax.Array, jax.Array]:
         """Joint coordinates of the scene: the robot's, then those of what it pushes."""
@@ -134,7 +134,7 @@ class WarpPhysics(Physics):
 
     def _led(self, data: Any, state: PhysicsState, places: dict[str, jax.Array], index: jax.Array) -> Any:
         """Data with the mocap bodies where they are after `index` physics steps: obstacles, and targets of welds."""
-        time, pos = self._later(state, index), {}
+        time, pos = self._later(state.time, index), {}
         for name, obstacle in self._obstacles.items():
             pos[name] = geometry.at_height(places[name], obstacle.height)
         for name, home in state.home.items():

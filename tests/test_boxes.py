@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mjx_safety import collide_box, collide_boxes, robots, scene
-from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind, hover
+from mjx_safety.boxes import Accelerations, Boxes, BoxPhysics, Kind, hover, lowest_by_search, lowest_by_sort
 from mjx_safety.collide import Solid
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
 from mjx_safety.planar import PlanarBody
@@ -496,3 +496,10 @@ def test_a_box_feels_the_body_that_it_touches(kind):
     assert np.abs(np.asarray(want.linvel)).max() > 1e-3
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), got, want)
     np.testing.assert_allclose(push[:3], push_alone[:3], rtol=1e-3)
+
+
+def test_both_ways_to_find_the_lowest_find_the_same():
+    values = np.random.default_rng(0).integers(0, 7, (9, 3, 5)).astype(np.float32)  # many are equal
+    expected = np.argsort(values, axis=0, kind="stable")[:6]
+    for find in (lowest_by_search, lowest_by_sort):
+        np.testing.assert_array_equal(find(jnp.asarray(values), 6), expected)

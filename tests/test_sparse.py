@@ -206,7 +206,7 @@ def calls_in_one_go(program: str) -> set[str]:
     bodies = (
         program.split(f"func.func private {re.search('@[^(]+', line)[0]}(")[1].split("func.func")[0] for line in marked
     )
-    return {name for body in bodies for name in re.findall(r"call @(\w+)", body) if not name.startswith("_same")}
+    return {name for body in bodies for name in re.findall(r"call @(\w+?)(?:_\d+)?\(", body) if name != "_same"}
 
 
 def test_what_goes_in_one_go_is_one_call_on_a_cpu():
@@ -236,6 +236,19 @@ def test_in_one_go_marks_the_call_alone_and_traces_once():
     assert len(traces) == 1
 
 
+def test_a_whole_batch_goes_in_one_go():
+    def halve(x, least):
+        return jax.lax.while_loop(lambda x: x > least, lambda x: x / 2, x)
+
+    numbers, least = jnp.array([[0.25, 5.0, 64.0], [3.0, 1.0, 2.0]]), jnp.array([1.0, 2.0])
+    whole = jax.jit(jax.vmap(jax.vmap(spatial.whole(halve), (0, None))))
+
+    np.testing.assert_array_equal(whole(numbers, least), [[0.25, 0.625, 1.0], [1.5, 1.0, 2.0]])
+    assert spatial.whole(halve)(jnp.float32(5.0), jnp.float32(2.0)) == 1.25
+    on_cpu = whole.trace(numbers, least).lower(lowering_platforms=("cpu",)).as_text()
+    assert on_cpu.count("xla_cpu_small_call") == 1
+
+
 def test_in_one_go_arguments_may_be_folded_away():
     """XLA aborts over such parameters of the machine code, if nothing stores them."""
 
@@ -245,13 +258,17 @@ def test_in_one_go_arguments_may_be_folded_away():
     np.testing.assert_array_equal(jax.jit(spatial.in_one_go(double))(jnp.ones(3), jnp.zeros(3)), 2)
 
 
-@pytest.mark.parametrize(("task_id", "solver"), [("PointGoal1", "_solve"), ("PointPush2", "_solve_with")])
-def test_boxes_find_their_contacts_in_one_go_and_solve_them_in_another(task_id, solver):
+@pytest.mark.parametrize(
+    ("task_id", "alone"), [("PointGoal1", set()), ("PointPush2", {"_accelerations"}), ("CarGoal1", set())]
+)
+def test_a_cpu_takes_a_physics_step_among_other_things_in_one_go(task_id, alone):
     env = mjx_safety.make(task_id)
     state = jax.eval_shape(env.reset, jax.random.key(0))
-    lowered = jax.jit(env.step).trace(state, jnp.zeros(2)).lower(lowering_platforms=("cpu",))
+    step = jax.jit(jax.vmap(env.step))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((16, *x.shape), x.dtype), state)
+    lowered = step.trace(batch, jnp.zeros((16, 2))).lower(lowering_platforms=("cpu",))
 
-    assert calls_in_one_go(lowered.as_text()) == {"_candidates", solver, "take_round"}
+    assert calls_in_one_go(lowered.as_text()) == {"substep", "take_round", "rows_one_by_one"} | alone
 
 
 def test_the_car_s_contacts_are_solved_in_one_go():
