@@ -250,9 +250,9 @@ class Physics:
             taken = index < count
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near)
 
-        fixed = around, homes, state.time, count
+        whole, fixed = spatial.whole(substep), (around, homes, state.time, count)
         steps = jnp.arange(self._frame_skip, dtype=jnp.int32), qpos[:-1], qvel[:-1], qvel[1:]
-        near, _ = jax.lax.scan(lambda near, step: (spatial.whole(substep)(near, *step, *fixed), None), near, steps)
+        near, _ = jax.lax.scan(lambda near, step: (whole(near, *step, *fixed), None), near, steps)
         boxes = self.settle(state.replace(boxes=put_back(near))).boxes
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, self._touching_boxes(boxes, frames)
@@ -371,12 +371,9 @@ class Physics:
             stepped = *after, light | heavy, push
             return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, moving)
 
-        fixed = ctrl, obstacles, around, homes, state.time, count
-        start = state.qpos, state.qvel, near, jnp.zeros(6)
-        steps = jnp.arange(self._frame_skip, dtype=jnp.int32)
-        moved, _ = jax.lax.scan(
-            lambda moving, index: (spatial.whole(substep)(moving, index, *fixed), None), start, steps
-        )
+        whole, fixed = spatial.whole(substep), (ctrl, obstacles, around, homes, state.time, count)
+        start, steps = (state.qpos, state.qvel, near, jnp.zeros(6)), jnp.arange(self._frame_skip, dtype=jnp.int32)
+        moved, _ = jax.lax.scan(lambda moving, index: (whole(moving, index, *fixed), None), start, steps)
         qpos, qvel, near, push = moved
         state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state.time, count)))
         obstacles = self._near_places(qpos[:2], places)
