@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import jax
 
-# These launch nothing themselves: loops, branches and calls count as what is in them.
+# These launch nothing themselves: loops, branches and calls count as what is in them, unless a CPU takes it in one go.
 _SILENT = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier"}
 _HOLDERS = {"while", "conditional", "call"}
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = .*?(?:^|[\s)\]}])([a-z][a-z0-9\-]*)\((.*)$")
 _HELD = re.compile(r"(?:body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_ONE_GO = re.compile(r'xla_cpu_small_call="?true')
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -92,7 +93,7 @@ def _read(text: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
 def _count(computations: dict[str, list[tuple[str, str]]], name: str, depth: int) -> Kernels:
     counts = [0, 0]
     for opcode, rest in computations[name]:
-        if opcode in _HOLDERS:
+        if opcode in _HOLDERS and not _ONE_GO.search(rest):
             for held in _held(rest):
                 inner = _count(computations, held, depth + (opcode == "while"))
                 counts = [a + b for a, b in zip(counts, inner, strict=True)]

@@ -23,7 +23,8 @@ import agents
 import mjx_safety
 from agents import hosts, run_directory
 from agents.algorithms import ALGORITHMS
-from agents.config import PAPER_TRUST_REGION, preset_name, validate
+from agents.config import PAPER_TRUST_REGION, choose, preset_name, validate
+from agents.lagrange import LAWS
 from agents.runner import execute, prepare
 from agents.wrappers import EarlyTerminated
 from benchmarks import learning_page
@@ -49,8 +50,8 @@ class Args:
     cost_limits: tuple[float, ...] = (25.0,)
     """Trained together with the seeds."""
     multiplier: str | None = None
-    """Law of the multiplier, pid or adam: TRPO-Lagrangian of the paper is trpo_lagrangian with adam. The preset's by
-    default."""
+    """Law by which ppo_lagrangian, trpo_lagrangian and focops move their multiplier: pid, or adam as the paper has it.
+    The preset's by default: pid with cpu and gpu, adam with paper."""
     steps: int | None = None
     """Environment steps of each agent; as many as the paper's without one: 1e7, and 1e8 for Doggo."""
     preset: str | None = None
@@ -87,16 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     for run in runs:
         config = run.config
-        print(
-            f"{run.task}, {config.algorithm}: {len(config.agents)} agents of {config.total_steps:,} steps", flush=True
-        )
+        print(f"{run.run_dir.name}: {len(config.agents)} agents of {config.total_steps:,} steps", flush=True)
         if in_output(run, args.output):
             print(f"{run.run_dir} is in {args.output} already")
             continue
         try:
             rows = train(run)
         except (FloatingPointError, ValueError, OSError) as error:
-            print(f"error: {run.task}, {config.algorithm}: {error}", file=sys.stderr)
+            print(f"error: {run.run_dir.name}: {error}", file=sys.stderr)
             status = 1
             continue
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +110,11 @@ def plan(args: Args) -> list[Run]:
     """Every run; raises what is wrong with any of them before the first one starts."""
     tasks = [task for name in args.tasks for task in learning_page.SLATES.get(name, (name,))]
     preset = preset_name(args.preset)
+    usual = agents.preset(preset).multiplier
+    law = choose("multiplier law", args.multiplier or usual, LAWS)
+    if args.multiplier and all(name in ALGORITHMS and ALGORITHMS[name].law for name in args.algorithms):
+        free = ", ".join(name for name, spec in ALGORITHMS.items() if not spec.law)
+        raise ValueError(f"--multiplier {law} is of no use to {', '.join(args.algorithms)}; it is to {free}")
     runs = []
     for task in dict.fromkeys(tasks):
         mjx_safety.make(task)
@@ -119,8 +123,8 @@ def plan(args: Args) -> list[Run]:
             spec, method = ALGORITHMS.get(algorithm), algorithm
             if spec and preset == "paper" and spec.step:
                 settings["target_kl"] = PAPER_TRUST_REGION
-            if spec and args.multiplier and not spec.law:
-                settings["multiplier"], method = args.multiplier, f"{algorithm}-{args.multiplier}"
+            if spec and not spec.law and law != usual:
+                settings["multiplier"], method = law, f"{algorithm}-{law}"
             config = agents.preset(preset, algorithm=algorithm, video_steps=0, **settings)
             validate(config)
             seeds, limits = ("+".join(f"{value:g}" for value in values) for values in (args.seeds, args.cost_limits))

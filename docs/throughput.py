@@ -36,7 +36,8 @@ within rounds. Compile time is left out.
 - **state**, **temporaries**: device memory of an environment: `AutoReset`'s state, and what a step needs beside it.
 - **impl**: what computes the physics: [ours or MuJoCo Warp](physics.md).
 - **kernels**: of a compiled step with its random actions, and how many of them are in loops, which only run where there
-  is something to do. Those in a loop count once, and so does a call of Warp with all its kernels.
+  is something to do. Those in a loop count once, and so does a call of Warp with all its kernels, or one that a CPU
+  takes in one go; in rows of `a729614` and before, what is in the latter counts.
 - **run**: kernels and copies that a GPU ran in a step, as its profiler counts them, those in loops each time. It
   does not see into graphs: where loops are graphs, this and the next are left out.
 - **busy**: share of stepping's time for which one of them was running; the rest is their launch, and the host's wait

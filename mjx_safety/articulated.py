@@ -368,7 +368,7 @@ class Articulated:
         root = jnp.stack([*(qvel[i] for i in (3, 4, 5)), *back(mat, list(qvel[:3]))])
         for at, dof in self._balls:
             ball = rotate(spatial.quat_mat(list(qpos[at : at + 4])), list(qvel[dof : dof + 3]))
-            qvel = qvel.at[dof : dof + 3].set(jnp.stack(ball))
+            qvel = jnp.concatenate([qvel[:dof], jnp.stack(ball), qvel[dof + 3 :]])
         return self._joints(root, qvel)
 
     def _unsorted(self, qpos: jax.Array, mat: list, acc: Joints) -> jax.Array:
@@ -660,7 +660,10 @@ class Articulated:
             change = self._solve(system, added, wrenches, Joints(acc.root, waist, limbs), stiff)
             return jax.tree.map(jnp.add, acc, change)
 
-        return spatial.in_one_go(lambda acc: jax.lax.fori_loop(0, iterations, newton, acc))(acc)
+        def iterate(acc):
+            return jax.lax.fori_loop(0, iterations, newton, acc)
+
+        return spatial.in_one_go(iterate)(acc)
 
     def _per_body(self, values: jax.Array, owners: list[slice]) -> jax.Array:
         """Sums over the contacts of each body, [..., bodies, envs]."""

@@ -8,7 +8,8 @@ What is simplified beside MuJoCo: boxes and cylinders meet in at most four point
 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
 Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs], and side by
-side in the solver (`points.Points`).
+side in the solver (`points.Points`). On CPUs a physics step is part of a call in one go (`spatial.all_in_one_go`):
+nothing that it takes may sort, scatter or multiply matrices.
 """
 
 import functools
@@ -25,7 +26,7 @@ from mjx_safety.angles import cos_sin
 from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
-from mjx_safety.points import Points, Reaction, onto, total
+from mjx_safety.points import Points, Reaction, onto, spread, total
 from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
@@ -387,7 +388,7 @@ class BoxPhysics:
         met = touch.nearest.robot.reshape(-1)
 
         def react(accs):
-            along_x, along_y, turn = (jnp.broadcast_to(a, touch.nearest.robot.shape).reshape(-1) for a in accs[0])
+            along_x, along_y, turn = spread(accs[0], touch.nearest.robot.shape)
             own = problem.nearest.accelerations(accs[1])
             robots = [met * (along_x - turn * y), met * (along_y + turn * x)]
             return problem.nearest.react([own[0] - robots[0], own[1] - robots[1], own[2]])
@@ -813,16 +814,16 @@ def _lowest(values: jax.Array, count: int) -> jax.Array:
 
 
 def lowest_by_sort(values: jax.Array, count: int) -> jax.Array:
-    """`_lowest` with a kernel of its own, which a GPU is quick with."""
+    """`_lowest` with a kernel of its own, as a GPU has it."""
     return jnp.moveaxis(jax.lax.top_k(-jnp.moveaxis(values, 0, -1), count)[1], -1, 0)
 
 
 def lowest_by_search(values: jax.Array, count: int) -> jax.Array:
-    """`_lowest` one after the other, in one go."""
-    rows = jnp.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
+    """`_lowest` of finite values, one found after the other: what a CPU takes in one go must not sort."""
+    rows = jnp.arange(len(values), dtype=jnp.int32).reshape(-1, *[1] * (values.ndim - 1))
     found = []
     for _ in range(count):
-        found.append(jnp.argmin(values, axis=0))
+        found.append(jax.lax.argmin(values, 0, jnp.int32))
         values = jnp.where(rows == found[-1], jnp.inf, values)
     return jnp.stack(found)
 

@@ -1,6 +1,6 @@
 """One environment's physics: the robot, what it bumps into and what it pushes, computed only where they can touch."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -57,8 +57,8 @@ class Physics:
     """Steps one environment.
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
-    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`; a CPU then takes each
-    physics step in one go, see `spatial.whole`.
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. Where boxes may move,
+    a CPU takes each of its physics steps in one go, see `spatial.all_in_one_go`.
 
     Args:
       robot: who moves.
@@ -243,19 +243,28 @@ class Physics:
         """The boxes beside a robot on its path, and its contact points with them in the end."""
         near, around, homes, put_back = self._choose(state, reach, places, count)
 
-        def substep(near, index, qpos, qvel, later, around, homes, time, count):
+        def advance(near, index, robot, around, homes, time):
+            qpos, qvel, later = robot
             frames = self._robot.frames(qpos, qvel)
             acc = self._body_accelerations(frames, qpos, later)
-            moved, _ = self._advance_boxes(near, around, homes, self._later(time, index), frames, acc)
-            taken = index < count
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, near)
+            return self._advance_boxes(near, around, homes, self._later(time, index), frames, acc)[0]
 
-        whole, fixed = spatial.whole(substep), (around, homes, state.time, count)
-        steps = jnp.arange(self._frame_skip, dtype=jnp.int32), qpos[:-1], qvel[:-1], qvel[1:]
-        near, _ = jax.lax.scan(lambda near, step: (whole(near, *step, *fixed), None), near, steps)
+        path, fixed = (qpos[:-1], qvel[:-1], qvel[1:]), (around, homes, state.time)
+        near = self._repeat(advance, near, path, fixed, count)
         boxes = self.settle(state.replace(boxes=put_back(near))).boxes
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, self._touching_boxes(boxes, frames)
+
+    def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array) -> Any:
+        """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the `count` physics steps."""
+
+        def substep(moving, index, each, fixed, count):
+            after = advance(moving, index, each, *fixed)
+            return jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving)
+
+        substep = spatial.all_in_one_go(substep)
+        steps = jnp.arange(self._frame_skip, dtype=jnp.int32), each
+        return jax.lax.scan(lambda moving, step: (substep(moving, *step, fixed, count), None), moving, steps)[0]
 
     def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array):
         """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.
@@ -357,7 +366,7 @@ class Physics:
         obstacles = self._near_places(state.qpos[:2], places)
         near, around, homes, put_back = self._choose(state, reach, places, count)
 
-        def substep(moving, index, ctrl, obstacles, around, homes, time, count):
+        def advance(moving, index, _, ctrl, obstacles, around, homes, time):
             qpos, qvel, near, _ = moving
             time, frames = self._later(time, index), self._robot.frames(qpos, qvel)
             surroundings = ctrl, obstacles, frames, near, around, homes, time
@@ -367,14 +376,10 @@ class Physics:
                 acc = self._body_accelerations(frames, qpos, qvel + self._robot.timestep * qacc)
                 light, felt = self._advance_boxes(near, around, homes, time, frames, acc)
                 *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
-            taken = index < count
-            stepped = *after, light | heavy, push
-            return jax.tree.map(lambda new, old: jnp.where(taken, new, old), stepped, moving)
+            return *after, light | heavy, push
 
-        whole, fixed = spatial.whole(substep), (ctrl, obstacles, around, homes, state.time, count)
-        start, steps = (state.qpos, state.qvel, near, jnp.zeros(6)), jnp.arange(self._frame_skip, dtype=jnp.int32)
-        moved, _ = jax.lax.scan(lambda moving, index: (whole(moving, index, *fixed), None), start, steps)
-        qpos, qvel, near, push = moved
+        moving, fixed = (state.qpos, state.qvel, near, jnp.zeros(6)), (ctrl, obstacles, around, homes, state.time)
+        qpos, qvel, near, push = self._repeat(advance, moving, None, fixed, count)
         state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state.time, count)))
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)

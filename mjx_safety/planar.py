@@ -142,7 +142,9 @@ class PlanarBody:
 
     def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
         """What this very state feels; arguments as of `advance`."""
-        return Forces(spatial.lanes(self._accelerations)(qpos, qvel, ctrl, places, push), jnp.zeros(0))
+        return Forces(
+            spatial.lanes(spatial.in_one_go(self._accelerations))(qpos, qvel, ctrl, places, push), jnp.zeros(0)
+        )
 
     def touching(self, qpos: jax.Array, places: tuple) -> tuple[jax.Array, ...]:
         """The robot's contact points with each obstacle: for each kind float32 [num]."""

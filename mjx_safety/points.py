@@ -39,9 +39,8 @@ class Points(NamedTuple):
 
     def accelerations(self, acc: jax.Array) -> Vec:
         """Of the points, where the bodies have accelerations [6, bodies...]."""
-        shape = self.each(acc.shape[1:]), *acc.shape[1:]
-        spread = [x.reshape(-1) for x in keep_on_cpu([jnp.broadcast_to(x, shape) for x in acc])]
-        return add(spread[:3], cross(spread[3:], self.arm))
+        at_points = spread(acc, (self.each(acc.shape[1:]), *acc.shape[1:]))
+        return add(at_points[:3], cross(at_points[3:], self.arm))
 
     def react(self, at_points: Vec) -> "Reaction":
         """Forces on points with these accelerations, and how they fall."""
@@ -84,6 +83,11 @@ class Reaction(NamedTuple):
     def falling(self, factor: Any) -> "Reaction":
         """With `fall` times a factor."""
         return self._replace(fall=[x * factor for x in self.fall])
+
+
+def spread(values: Any, shape: tuple[int, ...]) -> list[jax.Array]:
+    """Numbers of bodies for each of their contacts, side by side; contacts first in `shape`, as all arrays have it."""
+    return [x.reshape(-1) for x in keep_on_cpu([jnp.broadcast_to(x, shape) for x in values])]
 
 
 def total(values: jax.Array, bodies: tuple[int, ...]) -> jax.Array:

@@ -261,10 +261,11 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=once)
 
 
-def whole(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function of one environment; under `vmap`, nested or not, all environments take it together `in_one_go`.
+def all_in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one environment that a CPU runs for all of a batch `in_one_go`, whose rules hold for all it calls.
 
-    What it works with are its arguments; it must not close over traced values.
+    Args:
+      fn: pure function of arrays; it must not close over traced values. Without `vmap` it sees a batch of one.
     """
     return batched(in_one_go(jax.vmap(fn)))
 
@@ -280,7 +281,9 @@ def keep(tree: Any) -> Any:
 
 
 def keep_on_cpu(tree: Any) -> Any:
-    """`keep` of what costs nothing to work out anew: where a loop reads it out of order, a CPU's vectors are lost."""
+    """`keep` of what costs nothing to work out anew, and what GPUs therefore do: a loop that reads it out of order is
+    none that a CPU's compiler vectorises.
+    """
     return jax.lax.platform_dependent(tree, cpu=_stored, default=lambda tree: tree)
 
 

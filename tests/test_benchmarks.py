@@ -215,6 +215,7 @@ def test_kernels_are_counted_inside_and_outside_of_loops():
 
 %body (c: (f32[8], s32[])) -> (f32[8], s32[]) {
   %call = f32[8]{0} call(%c), to_apply=%parallel
+  %go = f32[8]{0} call(%c), to_apply=%inner, frontend_attributes={inlineable="false",xla_cpu_small_call="true"}
   %copy-start = (f32[8]{0}, f32[8]{0}, u32[]) copy-start(%call)
   %copy-done = f32[8]{0} copy-done(%copy-start)
   %if = f32[8]{0} conditional(%c), branch_computations={%parallel, %parallel}
@@ -226,8 +227,8 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   ROOT %while = (f32[8]{0}, s32[]) while(%copy), condition=%less, body=%body
 }
 """
-    # Outside: the outer condition, the call, the copy and two branches. Inside: the inner condition and the dot.
-    assert kernels.of_loop(text) == (5, 2)
+    # Outside: the outer condition, both calls, the copy and two branches. Inside: the inner condition and the dot.
+    assert kernels.of_loop(text) == (6, 2)
 
     compiled = jax.jit(program).lower(jnp.ones((8, 8)), 3).compile()
     outside, inside = kernels.of_loop(compiled.as_text())

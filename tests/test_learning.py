@@ -117,8 +117,13 @@ def test_the_multipliers_law_is_a_choice():
     usual, moved = (learning.plan(dataclasses.replace(args, multiplier=multiplier)) for multiplier in (None, "adam"))
     assert [run.config.multiplier for run in usual + moved] == ["pid", "pid", "pid", "adam"]
     assert [a.run_dir == b.run_dir for a, b in zip(usual, moved, strict=True)] == [True, False]
-    with pytest.raises(ValueError, match="adam"):
-        learning.plan(dataclasses.replace(args, multiplier="adm"))
+    (paper,) = learning.plan(learning.Args(("PointGoal1",), ("focops",), preset="paper"))
+    assert learning.plan(learning.Args(("PointGoal1",), ("focops",), multiplier="adam", preset="paper")) == [paper]
+    assert learning.plan(dataclasses.replace(args, multiplier="pid")) == usual
+    with pytest.raises(ValueError, match="did you mean 'adam'"):
+        learning.plan(learning.Args(("PointGoal1",), ("ppo",), multiplier="adm"))
+    with pytest.raises(ValueError, match="of no use to ppo, cpo; it is to ppo_lagrangian"):
+        learning.plan(learning.Args(("PointGoal1",), ("ppo", "cpo"), multiplier="adam"))
 
 
 def test_a_slate_goes_on_after_a_run_that_failed(tmp_path, monkeypatch, capsys):
@@ -132,7 +137,9 @@ def test_a_slate_goes_on_after_a_run_that_failed(tmp_path, monkeypatch, capsys):
     words = ["--tasks", "PointGoal1", "--algorithms", "ppo", "ppo_lagrangian", "--page", str(tmp_path / "page.md")]
     assert learning.main([*words, "--output", str(output), "--run-dir", str(tmp_path / "runs")]) == 1
     assert len(output.read_text().splitlines()) == 1
-    assert "error: PointGoal1, ppo: no checkpoint can be read" in capsys.readouterr().err
+    assert (
+        "error: PointGoal1-ppo-cpu-10000000-seeds=0+1+2-limits=25: no checkpoint can be read" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("algorithm", "cost"), [("ppo", 40.0), ("ppo_early_terminated", 20.0)])
