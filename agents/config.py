@@ -115,8 +115,9 @@ class Config:
     """crpo: cost above the limit that is not acted on yet."""
     p3o_kappa: float = 20.0
     """p3o: slope of the penalty."""
-    unsafe_reward: float = -1.0
-    """..._saute: what a step is worth once the budget is spent."""
+    unsafe_reward: float = -0.1
+    """..._saute: what a step is worth once the budget is spent. OmniSafe's -1 outweighs a whole episode's return within 30
+    steps: agents then learn to stand still."""
 
     updates_per_chunk: int = 5
     """Updates per compiled call; after each call metrics are written and the state is saved. No effect on results."""
