@@ -116,7 +116,7 @@ class Config:
     p3o_kappa: float = 20.0
     """p3o: slope of the penalty."""
     unsafe_reward: float = -0.1
-    """..._saute: what a step is worth once the budget is spent. OmniSafe's -1 outweighs a whole episode's return within 30
+    """..._saute: what a step is worth once the budget is spent. OmniSafe's -1 outweighs an episode's return within 30
     steps: agents then learn to stand still."""
 
     updates_per_chunk: int = 5

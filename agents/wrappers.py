@@ -52,7 +52,8 @@ class Saute(Wrapper):
     """Saute (Sootla et al. 2022): the agent sees what is left of the budget, and earns nothing good once it is gone.
 
     The observation ends in z = 1 - (cost so far) / limit, the paper's safety state without discounting, and the agent
-    learns from r where z >= 0, else from `Config.unsafe_reward`. It learns to keep the limit in every episode.
+    learns from r where z >= 0, else from `Config.unsafe_reward`: the lower, the more episodes keep the limit, and the
+    less return there is.
     """
 
     needed_by_policy = True
