@@ -243,17 +243,33 @@ class Physics:
         """The boxes beside a robot on its path, and its contact points with them in the end."""
         near, around, homes, put_back = self._choose(state, reach, places, count)
 
-        def advance(near, index, robot, around, homes, time):
-            qpos, qvel, later = robot
-            frames = self._robot.frames(qpos, qvel)
-            acc = self._body_accelerations(frames, qpos, later)
-            return self._advance_boxes(near, around, homes, self._later(time, index), frames, acc)[0]
-
         path, fixed = (qpos[:-1], qvel[:-1], qvel[1:]), (around, homes, state.time)
-        near = self._repeat(advance, near, path, fixed, count)
+        near = self._repeat(self._advance_beside, near, path, fixed, count)
         boxes = self.settle(state.replace(boxes=put_back(near))).boxes
         frames = self._robot.frames(qpos[-1], qvel[-1])
         return boxes, self._touching_boxes(boxes, frames)
+
+    @spatial.traced_once
+    def _advance_beside(self, near, index, robot, around, homes, time):
+        """One physics step of boxes beside a robot on its path; for `_repeat`."""
+        qpos, qvel, later = robot
+        frames = self._robot.frames(qpos, qvel)
+        acc = self._body_accelerations(frames, qpos, later)
+        return self._advance_boxes(near, around, homes, self._later(time, index), frames, acc)[0]
+
+    @spatial.traced_once
+    def _advance_all(self, moving, index, _, ctrl, obstacles, around, homes, time):
+        """One physics step of the robot and everything near it, which feel each other; for `_repeat`."""
+        qpos, qvel, near, _ = moving
+        time, frames = self._later(time, index), self._robot.frames(qpos, qvel)
+        surroundings = ctrl, obstacles, frames, near, around, homes, time
+        *after, qacc, heavy, push = self._advance_robot(qpos, qvel, jnp.zeros(6), *surroundings)
+        light = {}
+        if self._light:
+            acc = self._body_accelerations(frames, qpos, qvel + self._robot.timestep * qacc)
+            light, felt = self._advance_boxes(near, around, homes, time, frames, acc)
+            *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
+        return *after, light | heavy, push
 
     def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array) -> Any:
         """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the `count` physics steps."""
@@ -366,20 +382,8 @@ class Physics:
         obstacles = self._near_places(state.qpos[:2], places)
         near, around, homes, put_back = self._choose(state, reach, places, count)
 
-        def advance(moving, index, _, ctrl, obstacles, around, homes, time):
-            qpos, qvel, near, _ = moving
-            time, frames = self._later(time, index), self._robot.frames(qpos, qvel)
-            surroundings = ctrl, obstacles, frames, near, around, homes, time
-            *after, qacc, heavy, push = self._advance_robot(qpos, qvel, jnp.zeros(6), *surroundings)
-            light = {}
-            if self._light:
-                acc = self._body_accelerations(frames, qpos, qvel + self._robot.timestep * qacc)
-                light, felt = self._advance_boxes(near, around, homes, time, frames, acc)
-                *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
-            return *after, light | heavy, push
-
         moving, fixed = (state.qpos, state.qvel, near, jnp.zeros(6)), (ctrl, obstacles, around, homes, state.time)
-        qpos, qvel, near, push = self._repeat(advance, moving, None, fixed, count)
+        qpos, qvel, near, push = self._repeat(self._advance_all, moving, None, fixed, count)
         state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state.time, count)))
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
