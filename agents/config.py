@@ -116,8 +116,8 @@ class Config:
     p3o_kappa: float = 20.0
     """p3o: slope of the penalty."""
     unsafe_reward: float = -0.1
-    """..._saute: what a step is worth once the budget is spent. OmniSafe's -1 outweighs an episode's return within 30
-    steps: agents then learn to stand still."""
+    """..._saute: what a step is worth once the budget is spent; no more than what keeping to it pays. OmniSafe's -1
+    outweighs an episode's return within 30 steps, so that agents learn to stand still in Safety Gym's tasks."""
 
     updates_per_chunk: int = 5
     """Updates per compiled call; after each call metrics are written and the state is saved. No effect on results."""

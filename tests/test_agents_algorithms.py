@@ -286,6 +286,7 @@ def test_heeds_the_cost_if_it_should(algorithm):
         lr=0.02,
         critic_lr=0.02,
         multiplier_init=2.0,
+        unsafe_reward=-1.0,  # what keeping the limit pays here
         updates_per_chunk=40,
     )
     validate(config)
