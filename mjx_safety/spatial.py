@@ -281,9 +281,7 @@ def keep(tree: Any) -> Any:
 
 
 def keep_on_cpu(tree: Any) -> Any:
-    """`keep` of what costs nothing to work out anew, and what GPUs therefore do: a loop that reads it out of order is
-    none that a CPU's compiler vectorises.
-    """
+    """`keep` on CPUs alone, for what is cheap but read out of order, which keeps a loop from being vectorised there."""
     return jax.lax.platform_dependent(tree, cpu=_stored, default=lambda tree: tree)
 
 

@@ -200,34 +200,27 @@ def test_both_ways_to_find_rows_find_the_same():
         np.testing.assert_array_equal(first, second)
 
 
-CALL = re.compile(r'call @"?([\w<>]+?)(_\d+)?"?\(')
+def called(text: str) -> list[str]:
+    """Names of the functions that a piece of a lowered program calls."""
+    return re.findall(r'call @"?([\w<>]+)"?\(', text)
 
 
-def bodies_in_one_go(program: str) -> list[tuple[str, str]]:
-    """What a lowered program has a CPU run as one piece of machine code: name and text of all that is called."""
-    texts = {
-        name: text for text in program.split("func.func private ")[1:] for name in [re.match(r'@"?([\w<>]+)', text)[1]]
-    }
-    bodies = []
+def taken_in_one_go(program: str) -> tuple[set[str], dict[str, str]]:
+    """What a lowered program has a CPU run as one piece of machine code.
 
-    def follow(name: str) -> None:
-        for called in CALL.finditer(texts[name]):
-            inner = called[1] + (called[2] or "")
-            bodies.append((called[1], texts[inner]))
-            follow(inner)
-
-    for line in program.splitlines():
-        if "xla_cpu_small_call" in line:
-            follow("".join(x or "" for x in CALL.search(line).groups()))
-    return bodies
-
-
-def calls_in_one_go(program: str) -> set[str]:
-    """Names of the functions that a CPU runs as one piece of machine code."""
-    marked = [CALL.search(line) for line in program.splitlines() if "xla_cpu_small_call" in line]
-    wrappers = {"".join(x or "" for x in call.groups()) for call in marked}
-    texts = (text for text in program.split("func.func private ")[1:] if re.match(r'@"?([\w<>]+)', text)[1] in wrappers)
-    return {call[1] for text in texts for call in CALL.finditer(text)} - {"_same"}
+    Returns:
+      Names of the functions, without the numbers of their copies; and the texts by name of all that is called in them.
+    """
+    parts = program.split("func.func private ")[1:]
+    texts = {re.match(r'@"?([\w<>]+)', text)[1]: text for text in parts}
+    wrappers = {name for line in program.splitlines() if "xla_cpu_small_call" in line for name in called(line)}
+    outer = {name for wrapper in wrappers for name in called(texts[wrapper])}
+    inside, left = {}, set(outer)
+    while left:
+        name = left.pop()
+        inside[name] = texts[name]
+        left |= set(called(texts[name])) - inside.keys()
+    return {re.sub(r"_\d+$", "", name) for name in outer} - {"_same"}, inside
 
 
 def test_what_goes_in_one_go_is_one_call_on_a_cpu():
@@ -252,7 +245,7 @@ def test_in_one_go_marks_the_call_alone_and_traces_once():
     on_cpu, on_gpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda"))
 
     assert on_cpu.count("xla_cpu_small_call") == 1
-    assert calls_in_one_go(on_cpu) == {"halve"}
+    assert taken_in_one_go(on_cpu)[0] == {"halve"}
     assert "frontend_attributes" not in on_gpu
     assert len(traces) == 1
 
@@ -295,8 +288,9 @@ def test_a_cpu_takes_a_physics_step_with_boxes_in_one_go(task_id, alone):
     actions = jnp.zeros((16, env.action_size))
     program = jax.jit(jax.vmap(env.step)).trace(batch, actions).lower(lowering_platforms=("cpu",)).as_text()
 
-    assert calls_in_one_go(program) == {"substep", "rows_one_by_one"} | alone
-    for name, text in bodies_in_one_go(program):
+    names, texts = taken_in_one_go(program)
+    assert names == {"substep", "rows_one_by_one"} | alone
+    for name, text in texts.items():
         assert not re.search(r"stablehlo\.(scatter|sort|dot_general)|top_k", text), name
 
 
