@@ -44,3 +44,15 @@ def cos_sin(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
     odd = quarters & 1 == 1
     cos, sin = jnp.where(odd, sin, cos), jnp.where(odd, cos, sin)
     return jnp.where((quarters + 1) & 2 == 2, -cos, cos), jnp.where(quarters & 2 == 2, -sin, sin)
+
+
+def turned(heading: tuple[jax.Array, jax.Array], angle: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine of what has turned further, by radians [...] up to 1: to 3e-6, and to 1e-7 up to 0.7.
+
+    By their Taylor series, which take a fifth of the operations of `cos_sin`.
+    """
+    cos, sin = heading
+    square = angle * angle
+    less = (((square / 40320 - 1 / 720) * square + 1 / 24) * square - 0.5) * square
+    more = ((square / -5040 + 1 / 120) * square - 1 / 6) * square * angle + angle
+    return cos + (cos * less - sin * more), sin + (sin * less + cos * more)

@@ -58,7 +58,7 @@ class Physics:
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
     is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. Where boxes may move,
-    a CPU takes each of its physics steps in one go, see `spatial.all_in_one_go`.
+    a CPU takes all its physics steps in one go, see `spatial.all_in_one_go`.
 
     Args:
       robot: who moves.
@@ -168,8 +168,7 @@ class Physics:
 
     def _step_together(self, state, ctrl, places, count):
         """One environment step of a robot that feels what it pushes: where they meet, all are solved at once."""
-        path, vels, forces = self._robot.roll(state.qpos, state.qvel, ctrl, self._frame_skip)
-        reach, end = self._robot.reach(path), (path[-1], vels[-1], forces)
+        end, reach = self._robot.coast(state.qpos, state.qvel, ctrl, self._frame_skip)
         if count is not None:
             return self._interact(state, ctrl, places, reach, count)
         meets = self._meets_obstacles(reach, places)
@@ -274,13 +273,15 @@ class Physics:
     def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array) -> Any:
         """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the `count` physics steps."""
 
-        def substep(moving, index, each, fixed, count):
-            after = advance(moving, index, each, *fixed)
-            return jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving)
+        def all_steps(moving, each, fixed, count):
+            def substep(moving, step):
+                index, each = step
+                after = advance(moving, index, each, *fixed)
+                return jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving), None
 
-        substep = spatial.all_in_one_go(substep)
-        steps = jnp.arange(self._frame_skip, dtype=jnp.int32), each
-        return jax.lax.scan(lambda moving, step: (substep(moving, *step, fixed, count), None), moving, steps)[0]
+            return jax.lax.scan(substep, moving, (jnp.arange(self._frame_skip, dtype=jnp.int32), each))[0]
+
+        return spatial.all_in_one_go(all_steps)(moving, each, fixed, count)
 
     def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array):
         """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.

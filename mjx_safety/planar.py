@@ -2,12 +2,12 @@
 
 It has three degrees of freedom and no floor: its sphere touches the plane at distance 0, which MuJoCo leaves out of the
 constraints. Free, it is a rigid body with an off-centre mass, viscous damping, a thrust and a servo on its heading:
-written out, a physics step is some forty multiplications that XLA fuses into one kernel, and the result is MuJoCo's to
-float32 rounding. Among obstacles, Newton's method finds the accelerations, see `newton`; there arrays have
-environments last, as `spatial` has it.
+written out, a physics step is some forty multiplications, and the result is MuJoCo's to float32 rounding. Among
+obstacles, Newton's method finds the accelerations, see `newton`. Arrays have environments last, as `spatial` has it.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,13 @@ import mujoco
 import numpy as np
 
 from mjx_safety import collide, contact, geometry, newton, scene, short, spatial
-from mjx_safety.angles import cos_sin
+from mjx_safety.angles import cos_sin, turned
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle, Reach
-from mjx_safety.spatial import dot, keep
+from mjx_safety.spatial import dot, keep, keep_on_cpu
 
 ITERATIONS = 8  # Newton steps of a physics step among obstacles
+COASTING = 1024  # environments at a time on a CPU where nothing is about: as many as fit the cache
 _AXES = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # the world's
 
 
@@ -67,44 +68,68 @@ class PlanarBody:
             angvel=jnp.stack([zero, zero, qvel[2]])[None],
         )
 
-    def reach(self, path: jax.Array) -> Reach:
-        """What a ball round each shape reaches on a path, joint positions [steps, 3]: no more than way and turn add."""
-        x, y, yaw = (path[0] + path[-1]) / 2
-        cos, sin = keep(cos_sin(yaw))
-        way = jnp.sqrt(short.max((path[:, 0] - x) ** 2 + (path[:, 1] - y) ** 2, 0))
-        turn = short.max(jnp.abs(path[:, 2] - yaw), 0)
-        (ahead, left, up), radii = self._balls[0].T, self._balls[1]
-        centres = [x + cos * ahead - sin * left, y + sin * ahead + cos * left, jnp.asarray(self._height + up)]
-        return Reach(jnp.stack(centres, -1), radii + way + np.hypot(ahead, left) * turn)
-
-    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int, places: tuple = ()):
-        """Physics steps under one command.
+    def coast(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int):
+        """Physics steps under one command with nothing about.
 
         Args:
           qpos: float32 [3].
           qvel: float32 [3].
           ctrl: float32 [2].
           num_steps: how many.
-          places: for each kind of obstacle float32 [num, 2], where they stand; empty with nothing about.
+
+        Returns:
+          Joint positions and velocities [3] afterwards and the `Forces` there; and the `Reach` of a ball round each
+          shape on the way, which is no more than way and turn add.
+        """
+        whole = spatial.in_one_go(functools.partial(self._coast, num_steps))
+        return spatial.lanes(whole, block=COASTING)(qpos, qvel, ctrl)
+
+    def _coast(self, num_steps, qpos, qvel, ctrl):
+        qpos, qvel, heading = list(qpos), list(qvel), keep(cos_sin(qpos[2]))
+        path = [qpos]
+        for _ in range(num_steps):
+            acc = keep_on_cpu(self._free(heading, qvel, ctrl, None, implicit=self.timestep))
+            qvel = keep_on_cpu([v + self.timestep * a for v, a in zip(qvel, acc, strict=True)])
+            qpos = keep_on_cpu([x + self.timestep * v for x, v in zip(qpos, qvel, strict=True)])
+            heading = keep(turned(heading, self.timestep * qvel[2]))
+            path.append(qpos)
+        forces = Forces(jnp.stack(self._free(heading, qvel, ctrl, None)), jnp.zeros((0, len(qpos[0]))))
+        return (jnp.stack(qpos), jnp.stack(qvel), forces), self._reach(path)
+
+    def _reach(self, path: list) -> Reach:
+        """Of a ball round each shape on a path of joint positions, lists of three [envs]."""
+        coordinates = list(zip(*path, strict=True))
+        least, most = keep([[functools.reduce(op, x) for x in coordinates] for op in (short.lesser, short.greater)])
+        x, y, yaw = ((low + high) / 2 for low, high in zip(least, most, strict=True))
+        *half, turn = ((high - low) / 2 for low, high in zip(least, most, strict=True))
+        way, (cos, sin) = keep((jnp.sqrt(dot(half, half)), cos_sin(yaw)))
+        centres, radii = [], []
+        for (ahead, left, up), radius in zip(*self._balls, strict=True):
+            level = jnp.full_like(x, self._height + up)
+            centres.append(jnp.stack([x + cos * ahead - sin * left, y + sin * ahead + cos * left, level]))
+            radii.append(radius + way + np.hypot(ahead, left) * turn)
+        return Reach(jnp.stack(centres), jnp.stack(radii))
+
+    def roll(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, num_steps: int, places: tuple):
+        """Physics steps under one command, among obstacles.
+
+        Args:
+          qpos: float32 [3].
+          qvel: float32 [3].
+          ctrl: float32 [2].
+          num_steps: how many.
+          places: for each kind of obstacle float32 [num, 2], where they stand.
 
         Returns:
           Joint positions and velocities [num_steps + 1, 3], the first ones included, and `Forces` at the last state.
         """
-        if places:
-            return spatial.lanes(functools.partial(self._roll_among, num_steps))(qpos, qvel, ctrl, places)
-        path, vels = [qpos], [qvel]
-        for _ in range(num_steps):
-            qvel = qvel + self.timestep * self._free(qpos, qvel, ctrl, None, implicit=self.timestep)
-            qpos = qpos + self.timestep * qvel
-            path.append(qpos)
-            vels.append(qvel)
-        forces = Forces(self._free(qpos, qvel, ctrl, None), jnp.zeros(0))
-        return jnp.stack(path), jnp.stack(vels), forces
+        whole = spatial.in_one_go(functools.partial(self._roll, num_steps))
+        return spatial.lanes(whole)(qpos, qvel, ctrl, places)
 
-    def _roll_among(self, num_steps: int, qpos, qvel, ctrl, places):
+    def _roll(self, num_steps: int, qpos, qvel, ctrl, places):
         def substep(carry, _):
             qpos, qvel, _ = carry
-            acc = spatial.in_one_go(self._accelerations)(qpos, qvel, ctrl, places, None)
+            acc = self._accelerations(qpos, qvel, ctrl, places, None)
             return (*self.integrate(qpos, qvel, acc), acc), (qpos, qvel)
 
         # The forces at the last state take a step more, whose outcome is thrown away: one traced forward pass.
@@ -135,9 +160,11 @@ class PlanarBody:
     def integrate(self, qpos: jax.Array, qvel: jax.Array, acc: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Positions and velocities [3, ...] after a physics step with true accelerations [3, ...]."""
         # MuJoCo integrates the damping implicitly: (M + h B) x = M a, here solved for x - a.
+        heading = cos_sin(qpos[2])
         drags = self._drag, self._drag, self._turn_drag
         resist = [-self.timestep * drag * a for drag, a in zip(drags, acc, strict=True)]
-        qvel = qvel + self.timestep * (acc + self._divide(*cos_sin(qpos[2]), resist, self.timestep))
+        change = self._divide(heading, *_ahead(heading, resist), resist[2], self.timestep)
+        qvel = qvel + self.timestep * (acc + jnp.stack(change))
         return qpos + self.timestep * qvel, qvel
 
     def forces(self, qpos: jax.Array, qvel: jax.Array, ctrl: jax.Array, places: tuple, push: jax.Array) -> Forces:
@@ -155,30 +182,28 @@ class PlanarBody:
         found = self._candidates(qpos, places)
         return tuple(sum(short.sum((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
 
-    def _divide(self, cos: jax.Array, sin: jax.Array, force: jax.Array | list, implicit: float) -> jax.Array:
-        """Accelerations [3] that forces [3] give, damping integrated over `implicit` seconds."""
+    def _divide(self, heading: tuple, forward: jax.Array, left: jax.Array, about: jax.Array, implicit: float) -> list:
+        """Accelerations, three [envs], that forces in the robot's frame give, damping integrated over some seconds."""
         # In the robot's frame the mass matrix is constant, and only y and yaw are coupled.
-        forward, left = cos * force[0] + sin * force[1], cos * force[1] - sin * force[0]
         mass, inertia = self._mass + implicit * self._drag, self._inertia + implicit * self._turn_drag
         det = mass * inertia - self._coupling**2
-        forward = forward / mass
-        turn = (mass * force[2] - self._coupling * left) / det
-        left = (inertia * left - self._coupling * force[2]) / det
-        return jnp.stack([cos * forward - sin * left, sin * forward + cos * left, turn])
+        turn = (mass * about - self._coupling * left) / det
+        left = (inertia * left - self._coupling * about) / det
+        (cos, sin), forward = heading, forward / mass
+        return [cos * forward - sin * left, sin * forward + cos * left, turn]
 
-    def _free(self, qpos, qvel, ctrl, push, implicit: float = 0.0) -> jax.Array:
-        """Accelerations [3] without obstacles; with `implicit` 0 the true ones, else see `_divide`."""
+    def _free(self, heading: tuple, qvel, ctrl, push, implicit: float = 0.0) -> list:
+        """Accelerations, three [envs], without obstacles; with `implicit` 0 the true ones, else see `_divide`."""
+        (ahead, gain), (most, most_turn) = self._gear, self._force_limit
+        along, across = _ahead(heading, qvel)
         turn = qvel[2]
-        cos, sin = keep(cos_sin(qpos[2]))
-        (ahead, about), (most, most_turn) = self._gear, self._force_limit
-        forward = ahead * jnp.clip(ctrl[0], -most, most) + self._coupling * turn * turn
-        servo = about * jnp.clip(self._servo_gain * (ctrl[1] - about * turn), -most_turn, most_turn)
-        force = jnp.stack([
-            cos * forward - self._drag * qvel[0], sin * forward - self._drag * qvel[1], servo - self._turn_drag * turn
-        ])  # fmt: skip
+        forward = ahead * jnp.clip(ctrl[0], -most, most) + self._coupling * turn * turn - self._drag * along
+        servo = gain * jnp.clip(self._servo_gain * (ctrl[1] - gain * turn), -most_turn, most_turn)
+        left, about = -self._drag * across, servo - self._turn_drag * turn
         if push is not None:
-            force = force + jnp.stack([push[0], push[1], push[5]])
-        return self._divide(cos, sin, force, implicit)
+            pushed = _ahead(heading, push)
+            forward, left, about = forward + pushed[0], left + pushed[1], about + push[5]
+        return self._divide(heading, *keep_on_cpu((forward, left, about)), implicit)
 
     def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[tuple[Candidates, float]]]:
         """What may touch, for each kind of obstacle, arrays [1, num, envs], and the rolling friction there."""
@@ -207,9 +232,10 @@ class PlanarBody:
 
     def system(self, qpos, qvel, ctrl, places, push) -> newton.System:
         """What determines the true accelerations [3, envs]; arguments as of `advance`, environments last."""
-        free = self._free(qpos, qvel, ctrl, push)
+        heading = keep(cos_sin(qpos[2]))
+        free = jnp.stack(self._free(heading, qvel, ctrl, push))
         none = jnp.zeros_like(free[0])
-        cos, sin = (self._coupling * x for x in cos_sin(qpos[2]))
+        cos, sin = (self._coupling * x for x in heading)
         mass = [[none + self._mass, none, -sin], [none, none + self._mass, cos], [-sin, cos, none + self._inertia]]
         inertia, force = jnp.stack([jnp.stack(row) for row in mass]), jnp.stack([dot(row, list(free)) for row in mass])
         found = [(c, rolling) for kind in self._candidates(qpos, places) for c, rolling in kind if c.dist.size]
@@ -232,3 +258,9 @@ class PlanarBody:
         rows, offset, stiffness, rolling = (x.reshape(*x.shape[:-2], -1) for x in contacts)
         friction = np.float32(contact.FRICTION[0]), rolling
         return newton.System(inertia, force, free, newton.Contacts(rows, offset, stiffness, friction))
+
+
+def _ahead(heading: tuple, vec: Any) -> tuple[jax.Array, jax.Array]:
+    """A level vector's parts ahead and to the left of a robot with that cosine and sine."""
+    cos, sin = heading
+    return cos * vec[0] + sin * vec[1], cos * vec[1] - sin * vec[0]

@@ -204,28 +204,26 @@ def solve(mat: Mat, vec: list) -> list:
     return out
 
 
-def lanes(fn: Callable[..., Any]) -> Callable[..., Any]:
+def lanes(fn: Callable[..., Any], block: int = BLOCK) -> Callable[..., Any]:
     """Makes a function of one environment from one of many, whose arrays have the environments as their last axis.
 
     Under `vmap`, nested or not, the function then sees all environments at once: the components of small vectors lie
     apart, and environments side by side, as the vector units of a CPU and the threads of a GPU want them. On a CPU it
-    sees `BLOCK` of them at a time, so that what it works with stays in the cache.
+    sees a block of them at a time, so that what it works with stays in the cache.
     """
 
-    def block(args):
+    def work(args):
         out = fn(*jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), args))
         return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), out)
 
     def many(*args):
         size = len(jax.tree.leaves(args)[0])
-        num_blocks = -(-size // BLOCK) if jax.default_backend() == "cpu" else 1
+        num_blocks = -(-size // block) if jax.default_backend() == "cpu" else 1
         if num_blocks == 1:
-            return block(args)
+            return work(args)
         spare = -size % num_blocks
         args = jax.tree.map(lambda x: jnp.concatenate([x, x[:spare]]), args)
-        out = jax.lax.map(
-            block, jax.tree.map(lambda x: x.reshape(num_blocks, len(x) // num_blocks, *x.shape[1:]), args)
-        )
+        out = jax.lax.map(work, jax.tree.map(lambda x: x.reshape(num_blocks, len(x) // num_blocks, *x.shape[1:]), args))
         return jax.tree.map(lambda x: x.reshape(size + spare, *x.shape[2:])[:size], out)
 
     return batched(many)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_safety.angles import cos_sin, heading
+from mjx_safety.angles import cos_sin, heading, turned
 
 
 def test_headings_are_those_of_arctan2():
@@ -19,3 +19,10 @@ def test_cosines_and_sines_are_those_of_numpy():
     cos, sin = cos_sin(jnp.asarray(angles))
     np.testing.assert_allclose(cos, np.cos(angles.astype(float)), atol=1e-7)
     np.testing.assert_allclose(sin, np.sin(angles.astype(float)), atol=1e-7)
+
+
+def test_small_turns_are_those_of_numpy():
+    start, angle = np.random.default_rng(0).uniform([[-np.pi], [-0.7]], [[np.pi], [0.7]], (2, 100_000))
+    cos, sin = turned((jnp.cos(start), jnp.sin(start)), jnp.asarray(angle, jnp.float32))
+    np.testing.assert_allclose(cos, np.cos(start + angle), atol=3e-7)
+    np.testing.assert_allclose(sin, np.sin(start + angle), atol=3e-7)

@@ -32,10 +32,18 @@ class Compiled:
         self.model = scene.robot_model(robot)
         self.body = (PlanarBody if robot.planar else Articulated)(self.model, (PILLAR, BUTTON))
         self.roll = jax.jit(jax.vmap(functools.partial(self.body.roll, num_steps=10)))
+        self.free = jax.jit(jax.vmap(functools.partial(self._free, robot.planar, 10)))
         self.forces = jax.jit(jax.vmap(self.body.forces))
         self.advance = jax.jit(jax.vmap(self.body.advance))
         self.touching = jax.jit(jax.vmap(self.body.touching))
         self.frames = jax.jit(jax.vmap(self.body.frames))
+
+    def _free(self, planar: bool, num_steps: int, qpos, qvel, ctrl):
+        """State and forces after physics steps with nothing about but the floor, and what is reached on the way."""
+        if planar:
+            return self.body.coast(qpos, qvel, ctrl, num_steps)
+        path, rates, forces = self.body.roll(qpos, qvel, ctrl, num_steps)
+        return (path[-1], rates[-1], forces), self.body.reach(path)
 
 
 @functools.cache
@@ -157,8 +165,7 @@ def test_free_motion_is_mujoco_s(name):
     qpos, qvel, ctrl = states(name)
     path, moved = [], (qpos, qvel)
     for _ in range(10):
-        steps, rates, _ = compiled(name).roll(*moved, ctrl)
-        moved = steps[:, -1], rates[:, -1]
+        (*moved, _), _ = compiled(name).free(*moved, ctrl)
         path.append(np.asarray(moved[0])[:, :2])
     expected = []
     for i in range(BATCH):
@@ -203,7 +210,7 @@ def test_the_point_s_path_among_obstacles_is_that_of_single_steps():
     robot, places, push = compiled("Point"), beside("Point", 0), np.zeros((BATCH, 6), np.float32)
     qpos, qvel, ctrl = states("Point")
     path, rates, forces = robot.roll(qpos, qvel, ctrl, places=places)
-    assert np.abs(rates - robot.roll(qpos, qvel, ctrl)[1]).max() > 0.1  # the pillar is in the way
+    assert np.abs(rates[:, -1] - robot.free(qpos, qvel, ctrl)[0][1]).max() > 0.1  # the pillar is in the way
     for k in range(10):
         np.testing.assert_allclose(path[:, k], qpos, atol=1e-5)
         np.testing.assert_allclose(rates[:, k], qvel, atol=1e-3)
@@ -230,8 +237,8 @@ def test_a_push_is_an_external_force(name):
 
 @pytest.mark.parametrize("name", ROBOTS)
 def test_the_robot_stays_within_its_reach(name):
-    path, _, _ = compiled(name).roll(*states(name))
-    reach = jax.device_get(jax.jit(jax.vmap(Physics(ROBOTS[name], (), 10, set())._robot.reach))(path))
+    path, _, _ = compiled(name).roll(*states(name), places=nowhere())
+    reach = jax.device_get(compiled(name).free(*states(name))[1])
     corners = np.array(list(itertools.product((-1, 1), repeat=3)))
     model, slack = world(name), []
     own = [geom for geom in range(model.ngeom) if model.body_rootid[model.geom_bodyid[geom]] == 1]
@@ -270,8 +277,7 @@ def test_frames_are_mujoco_s(name):
 def test_the_doggo_settles_upright():
     (qpos, qvel), ctrl = rest("Doggo"), jnp.zeros((BATCH, 12))
     for _ in range(100):
-        steps, rates, _ = compiled("Doggo").roll(qpos, qvel, ctrl)
-        qpos, qvel = steps[:, -1], rates[:, -1]
+        (qpos, qvel, _), _ = compiled("Doggo").free(qpos, qvel, ctrl)
     assert 0.16 < qpos[0, 2] < 0.17
     assert 1 - 2 * (qpos[0, 4] ** 2 + qpos[0, 5] ** 2) > 0.99  # the trunk's vertical axis
     assert np.abs(qvel).max() < 1e-2
@@ -284,8 +290,7 @@ def drive():
     def run(name: str, ctrl: list[float], steps: int) -> np.ndarray:
         (qpos, qvel), vels = rest(name), []
         for _ in range(steps):
-            path, rates, _ = compiled(name).roll(qpos, qvel, jnp.array([ctrl] * BATCH, jnp.float32))
-            qpos, qvel = path[:, -1], rates[:, -1]
+            (qpos, qvel, _), _ = compiled(name).free(qpos, qvel, jnp.array([ctrl] * BATCH, jnp.float32))
             vels.append(np.asarray(qvel[0]))
         return np.array(vels)
 
@@ -343,9 +348,10 @@ def test_mjx_moves_the_point_alike():
 
     with jax.numpy_dtype_promotion("standard"):
         expected = roll()
-    path, vels, _ = jax.jit(robot.body.roll, static_argnums=3)(qpos, qvel, ctrl, 10)
-    np.testing.assert_allclose(path[1:], expected[0], atol=1e-5)
-    np.testing.assert_allclose(vels[1:], expected[1], atol=2e-4)
+    for k in (1, 4, 10):
+        (*after, _), _ = jax.jit(robot.body.coast, static_argnums=3)(qpos, qvel, ctrl, k)
+        np.testing.assert_allclose(after[0], expected[0][k - 1], atol=1e-5)
+        np.testing.assert_allclose(after[1], expected[1][k - 1], atol=2e-4)
 
 
 def test_a_leaning_wheel_meets_a_pillar_where_mujoco_says():
