@@ -178,7 +178,7 @@ class _Problem(NamedTuple):
         bodies = acc.shape[1:]
         shares = [self.nearest.on_bodies(reaction, bodies)]
         if self.pairs is not None:
-            others = keep([_spread(x, self.pairs.each(bodies)).reshape(-1) for x in acc])
+            others = keep([_spread(x, self.pairs.each(bodies)) for x in acc], flat=True)
             passing = add(others[:3], cross(others[3:], self.theirs))
             between = self.pairs.react(add(self.pairs.accelerations(acc), scale(passing, -1.0)))
             shares.append(self.pairs.on_bodies(between.falling(2.0), bodies))
@@ -385,7 +385,7 @@ class BoxPhysics:
         near, mat, touch = self._meet(boxes, frames, None, places)
         problem = self._problem(near, mat, touch, home, time)
         x, y, _ = _from_root(touch.nearest, frames)
-        met = touch.nearest.robot.reshape(-1)
+        met = keep(touch.nearest.robot, flat=True)
 
         def react(accs):
             along_x, along_y, turn = spread(accs[0], touch.nearest.robot.shape)
@@ -571,7 +571,7 @@ class BoxPhysics:
 
     def _push(self, nearest: _Touch, reaction: Reaction, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
-        force = scale(reaction.force, nearest.robot.reshape(-1))
+        force = scale(reaction.force, keep(nearest.robot, flat=True))
         turn = cross(_from_root(nearest, frames), force)
         return -self.mass * jnp.stack([total(x, frames.pos.shape[2:]) for x in keep([*force, *turn])])
 
@@ -580,7 +580,7 @@ class BoxPhysics:
         theirs = []
         if touch.pairs is not None:
             others = keep([_spread(x, len(touch.pairs.dist)) for x in near.pos])
-            theirs = keep([(x - y).reshape(-1) for x, y in zip(touch.pairs.pos, others, strict=True)])
+            theirs = keep([x - y for x, y in zip(touch.pairs.pos, others, strict=True)], flat=True)
         inertia, smooth = self._smooth(near, mat)
         force = [dot(row, smooth) for row in inertia]
         if self._kind.travel is not None:
@@ -603,7 +603,7 @@ class BoxPhysics:
         offset = onto(axes, add(scale(approach, damp), scale(touch.linacc, -1.0)))
         offset[0] += stiff * contact.impedance(touch.dist) * touch.dist
         stiffness = touch.num_points * contact.edge_stiffness(touch.dist, touch.weight)
-        return jax.tree.map(lambda x: x.reshape(-1), keep(Points(arm, axes, offset, stiffness)))
+        return keep(Points(arm, axes, offset, stiffness), flat=True)
 
     def _smooth(self, near: _Moving, mat: Mat) -> tuple[Mat, list]:
         """Inertia over the mass, 6 by 6, and accelerations under gravity alone; linear ones first."""
@@ -773,7 +773,7 @@ def _alike(arrays: Any) -> Any:
 
 def _from_root(touch: _Touch, frames: Frames) -> Vec:
     """Where contacts are, seen from the origin of the robot's root, side by side."""
-    return [(x - y).reshape(-1) for x, y in zip(touch.pos, frames.pos[0], strict=True)]
+    return keep([x - y for x, y in zip(touch.pos, frames.pos[0], strict=True)], flat=True)
 
 
 def _axes(touch: _Touch) -> list[Vec]:

@@ -87,7 +87,7 @@ class Reaction(NamedTuple):
 
 def spread(values: Any, shape: tuple[int, ...]) -> list[jax.Array]:
     """Numbers of bodies for each of their contacts, side by side; contacts first in `shape`, as all arrays have it."""
-    return [x.reshape(-1) for x in keep_on_cpu([jnp.broadcast_to(x, shape) for x in values])]
+    return keep_on_cpu([jnp.broadcast_to(x, shape) for x in values], flat=True)
 
 
 def total(values: jax.Array, bodies: tuple[int, ...]) -> jax.Array:

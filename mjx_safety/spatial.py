@@ -253,7 +253,7 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     once = jax.jit(fn)  # traced once for all platforms
 
     def marked(*args):
-        call = jax.jit(lambda *args: once(*_stored(args)))
+        call = jax.jit(lambda *args: once(*_stored_as(flat=False)(args)))
         return set_xla_metadata(call(*args), inlineable="false", xla_cpu_small_call="true")
 
     return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=once)
@@ -268,19 +268,29 @@ def all_in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     return batched(in_one_go(jax.vmap(fn)))
 
 
-def keep(tree: Any) -> Any:
+def keep(tree: Any, flat: bool = False) -> Any:
     """The same values, worked out once and stored.
 
     XLA fuses what is cheap into each of its users; where there are many, the same sum is done over and over, on CPUs
     by a factor of ten and more. On CPUs optimisation barriers are dropped before fusion; a call that is not inlined
     stands in for one there. Where JAX differentiates, it passes the values through, and nothing is stored.
+
+    Args:
+      tree: of arrays.
+      flat: gives each of them as one axis. A `reshape` of what is kept would on CPUs be fused into its users, whose
+        loops then work out by divisions where each number stands, and read one at a time.
     """
-    return jax.lax.platform_dependent(tree, cpu=_stored, default=jax.lax.optimization_barrier)
+    barrier = jax.lax.optimization_barrier
+    return jax.lax.platform_dependent(tree, cpu=_stored_as(flat), default=lambda tree: _as(flat)(barrier(tree)))
 
 
-def keep_on_cpu(tree: Any) -> Any:
+def keep_on_cpu(tree: Any, flat: bool = False) -> Any:
     """`keep` on CPUs alone, for what is cheap but read out of order, which keeps a loop from being vectorised there."""
-    return jax.lax.platform_dependent(tree, cpu=_stored, default=lambda tree: tree)
+    return jax.lax.platform_dependent(tree, cpu=_stored_as(flat), default=_as(flat))
+
+
+def _as(flat: bool) -> Callable[[Any], Any]:
+    return _flattened if flat else _same
 
 
 @jax.jit
@@ -288,6 +298,11 @@ def _same(tree: Any) -> Any:
     return tree
 
 
-def _stored(tree: Any) -> Any:
+@jax.jit
+def _flattened(tree: Any) -> Any:
+    return jax.tree.map(jnp.ravel, tree)
+
+
+def _stored_as(flat: bool) -> Callable[[Any], Any]:
     """`keep` on a CPU."""
-    return set_xla_metadata(_same(tree), inlineable="false")
+    return lambda tree: set_xla_metadata(_as(flat)(tree), inlineable="false")

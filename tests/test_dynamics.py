@@ -13,7 +13,6 @@ from mujoco import mjx
 from mjx_safety import collide, scene, spatial
 from mjx_safety.articulated import Articulated
 from mjx_safety.contact import Obstacle
-from mjx_safety.physics import Physics
 from mjx_safety.planar import PlanarBody
 from mjx_safety.robots import CAR, DOGGO, POINT
 
