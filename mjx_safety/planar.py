@@ -88,7 +88,7 @@ class PlanarBody:
         qpos, qvel, heading = list(qpos), list(qvel), keep(cos_sin(qpos[2]))
         path = [qpos]
         for _ in range(num_steps):
-            acc = keep_on_cpu(self._free(heading, qvel, ctrl, None, implicit=self.timestep))
+            acc = self._free(heading, qvel, ctrl, None, implicit=self.timestep)
             qvel = keep_on_cpu([v + self.timestep * a for v, a in zip(qvel, acc, strict=True)])
             qpos = keep_on_cpu([x + self.timestep * v for x, v in zip(qpos, qvel, strict=True)])
             heading = keep(turned(heading, self.timestep * qvel[2]))
@@ -163,7 +163,7 @@ class PlanarBody:
         heading = cos_sin(qpos[2])
         drags = self._drag, self._drag, self._turn_drag
         resist = [-self.timestep * drag * a for drag, a in zip(drags, acc, strict=True)]
-        change = self._divide(heading, *_ahead(heading, resist), resist[2], self.timestep)
+        change = self._divide(heading, [*_ahead(heading, resist), resist[2]], self.timestep)
         qvel = qvel + self.timestep * (acc + jnp.stack(change))
         return qpos + self.timestep * qvel, qvel
 
@@ -182,11 +182,15 @@ class PlanarBody:
         found = self._candidates(qpos, places)
         return tuple(sum(short.sum((c.dist < 0).astype(jnp.float32), 0) for c, _ in kind) for kind in found)
 
-    def _divide(self, heading: tuple, forward: jax.Array, left: jax.Array, about: jax.Array, implicit: float) -> list:
-        """Accelerations, three [envs], that forces in the robot's frame give, damping integrated over some seconds."""
+    def _divide(self, heading: tuple, force: list, implicit: float) -> list:
+        """Accelerations, three [envs], that a force in the robot's frame gives, damping integrated over some seconds.
+
+        It comes as its parts ahead, to the left and about the vertical.
+        """
         # In the robot's frame the mass matrix is constant, and only y and yaw are coupled.
         mass, inertia = self._mass + implicit * self._drag, self._inertia + implicit * self._turn_drag
         det = mass * inertia - self._coupling**2
+        forward, left, about = force
         turn = (mass * about - self._coupling * left) / det
         left = (inertia * left - self._coupling * about) / det
         (cos, sin), forward = heading, forward / mass
@@ -203,7 +207,7 @@ class PlanarBody:
         if push is not None:
             pushed = _ahead(heading, push)
             forward, left, about = forward + pushed[0], left + pushed[1], about + push[5]
-        return self._divide(heading, *keep_on_cpu((forward, left, about)), implicit)
+        return self._divide(heading, keep_on_cpu([forward, left, about]), implicit)
 
     def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[tuple[Candidates, float]]]:
         """What may touch, for each kind of obstacle, arrays [1, num, envs], and the rolling friction there."""
