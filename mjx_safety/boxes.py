@@ -27,7 +27,7 @@ from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
 from mjx_safety.points import Points, Reaction, onto, spread, total
-from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, norm, rotate, scale
+from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, keep_on_cpu, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
 NEAR = 6  # contacts a box can have at once with the robot and obstacles
@@ -385,7 +385,7 @@ class BoxPhysics:
         near, mat, touch = self._meet(boxes, frames, None, places)
         problem = self._problem(near, mat, touch, home, time)
         x, y, _ = _from_root(touch.nearest, frames)
-        met = keep(touch.nearest.robot, flat=True)
+        met = keep_on_cpu(touch.nearest.robot, flat=True)
 
         def react(accs):
             along_x, along_y, turn = spread(accs[0], touch.nearest.robot.shape)
@@ -571,7 +571,7 @@ class BoxPhysics:
 
     def _push(self, nearest: _Touch, reaction: Reaction, frames: Frames) -> jax.Array:
         """What the boxes do to the robot's root: [6, envs]."""
-        force = scale(reaction.force, keep(nearest.robot, flat=True))
+        force = scale(reaction.force, keep_on_cpu(nearest.robot, flat=True))
         turn = cross(_from_root(nearest, frames), force)
         return -self.mass * jnp.stack([total(x, frames.pos.shape[2:]) for x in keep([*force, *turn])])
 
@@ -750,9 +750,9 @@ def _others(values: jax.Array) -> jax.Array:
 
 def _spread(values: jax.Array, num: int) -> jax.Array:
     """`_others` of [slots, envs] for each of so many contacts of boxes with each other, [contacts, slots, envs]."""
-    others, corners = _others(values), 4
-    each = jnp.broadcast_to(others[None, :, None], (corners, len(others), num // len(others) // corners, *values.shape))
-    return each.reshape(num, *values.shape)
+    corners, others = 4, len(values) - 1
+    each = keep_on_cpu(_others(values), flat=True).reshape(others, 1, -1)
+    return jnp.broadcast_to(each, (corners, others, num // others // corners, values.size)).reshape(num, *values.shape)
 
 
 def _touch(
@@ -773,7 +773,7 @@ def _alike(arrays: Any) -> Any:
 
 def _from_root(touch: _Touch, frames: Frames) -> Vec:
     """Where contacts are, seen from the origin of the robot's root, side by side."""
-    return keep([x - y for x, y in zip(touch.pos, frames.pos[0], strict=True)], flat=True)
+    return keep_on_cpu([x - y for x, y in zip(touch.pos, frames.pos[0], strict=True)], flat=True)
 
 
 def _axes(touch: _Touch) -> list[Vec]:

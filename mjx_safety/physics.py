@@ -57,8 +57,8 @@ class Physics:
     """Steps one environment.
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
-    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. Where boxes may move,
-    a CPU takes all its physics steps in one go, see `spatial.all_in_one_go`.
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU takes
+    a physics step with boxes in one go, and all those of a Point with nothing about, see `spatial.in_one_go`.
 
     Args:
       robot: who moves.
@@ -79,7 +79,7 @@ class Physics:
                 kinds[kind.name] = pushed
         obstacles = tuple(self._obstacles.values())
         body = PlanarBody if robot.planar else Articulated
-        self._robot: Any = body(model, obstacles)  # one interface, but for what only the light robot needs
+        self._robot: Any = body(model, obstacles)  # alike, but for how they move with nothing about
         invweight = tuple(model.body_invweight0[1:, 0].tolist())
         self._boxes = {
             name: BoxPhysics(
@@ -273,15 +273,13 @@ class Physics:
     def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array) -> Any:
         """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the `count` physics steps."""
 
-        def all_steps(moving, each, fixed, count):
-            def substep(moving, step):
-                index, each = step
-                after = advance(moving, index, each, *fixed)
-                return jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving), None
+        def substep(moving, index, each, fixed, count):
+            after = advance(moving, index, each, *fixed)
+            return jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving)
 
-            return jax.lax.scan(substep, moving, (jnp.arange(self._frame_skip, dtype=jnp.int32), each))[0]
-
-        return spatial.all_in_one_go(all_steps)(moving, each, fixed, count)
+        substep = spatial.all_in_one_go(substep)
+        steps = jnp.arange(self._frame_skip, dtype=jnp.int32), each
+        return jax.lax.scan(lambda moving, step: (substep(moving, *step, fixed, count), None), moving, steps)[0]
 
     def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array):
         """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.

@@ -21,7 +21,7 @@ from mjx_safety.contact import Forces, Frames, Obstacle, Reach
 from mjx_safety.spatial import dot, keep, keep_on_cpu
 
 ITERATIONS = 8  # Newton steps of a physics step among obstacles
-COASTING = 1024  # environments at a time on a CPU where nothing is about: as many as fit the cache
+COAST_BLOCK = 1024  # environments at a time on a CPU where nothing is about: as many as fit the cache
 _AXES = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # the world's
 
 
@@ -79,10 +79,10 @@ class PlanarBody:
 
         Returns:
           Joint positions and velocities [3] afterwards and the `Forces` there; and the `Reach` of a ball round each
-          shape on the way, which is no more than way and turn add.
+          shape on the way.
         """
         whole = spatial.in_one_go(functools.partial(self._coast, num_steps))
-        return spatial.lanes(whole, block=COASTING)(qpos, qvel, ctrl)
+        return spatial.lanes(whole, block=COAST_BLOCK)(qpos, qvel, ctrl)
 
     def _coast(self, num_steps, qpos, qvel, ctrl):
         qpos, qvel, heading = list(qpos), list(qvel), keep(cos_sin(qpos[2]))
@@ -91,15 +91,20 @@ class PlanarBody:
             acc = self._free(heading, qvel, ctrl, None, implicit=self.timestep)
             qvel = keep_on_cpu([v + self.timestep * a for v, a in zip(qvel, acc, strict=True)])
             qpos = keep_on_cpu([x + self.timestep * v for x, v in zip(qpos, qvel, strict=True)])
-            heading = keep(turned(heading, self.timestep * qvel[2]))
+            heading = keep(turned(heading, self.timestep * qvel[2]))  # 0.006 rad at the servo's full speed
             path.append(qpos)
         forces = Forces(jnp.stack(self._free(heading, qvel, ctrl, None)), jnp.zeros((0, len(qpos[0]))))
         return (jnp.stack(qpos), jnp.stack(qvel), forces), self._reach(path)
 
     def _reach(self, path: list) -> Reach:
-        """Of a ball round each shape on a path of joint positions, lists of three [envs]."""
-        coordinates = list(zip(*path, strict=True))
-        least, most = keep([[functools.reduce(op, x) for x in coordinates] for op in (short.lesser, short.greater)])
+        """Of a ball round each shape on a path of joint positions, lists of three [envs].
+
+        From the middle of the path, a point of the robot is off by no more than half of the box that holds the path,
+        and by half the range of its headings times its distance from the origin.
+        """
+        least, most = keep_on_cpu([
+            [functools.reduce(op, x) for x in zip(*path, strict=True)] for op in (short.lesser, short.greater)
+        ])  # fmt: skip
         x, y, yaw = ((low + high) / 2 for low, high in zip(least, most, strict=True))
         *half, turn = ((high - low) / 2 for low, high in zip(least, most, strict=True))
         way, (cos, sin) = keep((jnp.sqrt(dot(half, half)), cos_sin(yaw)))
@@ -193,21 +198,21 @@ class PlanarBody:
         forward, left, about = force
         turn = (mass * about - self._coupling * left) / det
         left = (inertia * left - self._coupling * about) / det
-        (cos, sin), forward = heading, forward / mass
+        forward = forward / mass
+        cos, sin = heading
         return [cos * forward - sin * left, sin * forward + cos * left, turn]
 
     def _free(self, heading: tuple, qvel, ctrl, push, implicit: float = 0.0) -> list:
         """Accelerations, three [envs], without obstacles; with `implicit` 0 the true ones, else see `_divide`."""
-        (ahead, gain), (most, most_turn) = self._gear, self._force_limit
+        (ahead, about), (most, most_turn) = self._gear, self._force_limit
         along, across = _ahead(heading, qvel)
         turn = qvel[2]
         forward = ahead * jnp.clip(ctrl[0], -most, most) + self._coupling * turn * turn - self._drag * along
-        servo = gain * jnp.clip(self._servo_gain * (ctrl[1] - gain * turn), -most_turn, most_turn)
-        left, about = -self._drag * across, servo - self._turn_drag * turn
+        servo = about * jnp.clip(self._servo_gain * (ctrl[1] - about * turn), -most_turn, most_turn)
+        force = [forward, -self._drag * across, servo - self._turn_drag * turn]
         if push is not None:
-            pushed = _ahead(heading, push)
-            forward, left, about = forward + pushed[0], left + pushed[1], about + push[5]
-        return self._divide(heading, keep_on_cpu([forward, left, about]), implicit)
+            force = spatial.add(force, [*_ahead(heading, push), push[5]])
+        return self._divide(heading, keep_on_cpu(force), implicit)
 
     def _candidates(self, qpos: jax.Array, places: tuple) -> list[list[tuple[Candidates, float]]]:
         """What may touch, for each kind of obstacle, arrays [1, num, envs], and the rolling friction there."""

@@ -87,7 +87,9 @@ class Reaction(NamedTuple):
 
 def spread(values: Any, shape: tuple[int, ...]) -> list[jax.Array]:
     """Numbers of bodies for each of their contacts, side by side; contacts first in `shape`, as all arrays have it."""
-    return keep_on_cpu([jnp.broadcast_to(x, shape) for x in values], flat=True)
+    # All bodies on one axis: loops over few environments are unrolled before they are vectorised.
+    bodies = [jnp.broadcast_to(x, shape[1:]).reshape(1, -1) for x in values]
+    return keep_on_cpu([jnp.broadcast_to(x, (shape[0], x.size)) for x in bodies], flat=True)
 
 
 def total(values: jax.Array, bodies: tuple[int, ...]) -> jax.Array:

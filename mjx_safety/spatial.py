@@ -4,6 +4,7 @@ A vector is a list of three arrays, a twist (motion) of six, angular part first,
 a matrix a list of rows. The arrays broadcast; what is done to a batch is then nothing but elementwise arithmetic.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -210,6 +211,10 @@ def lanes(fn: Callable[..., Any], block: int = BLOCK) -> Callable[..., Any]:
     Under `vmap`, nested or not, the function then sees all environments at once: the components of small vectors lie
     apart, and environments side by side, as the vector units of a CPU and the threads of a GPU want them. On a CPU it
     sees a block of them at a time, so that what it works with stays in the cache.
+
+    Args:
+      fn: pure function of arrays with the environments last.
+      block: how many a CPU's function sees at most.
     """
 
     def work(args):
@@ -248,12 +253,12 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     the arithmetic; it does not for a call that is marked so. What is in it must not sort, scatter or multiply matrices.
 
     XLA aborts the process over what the call is given and whose every use it folds away. Arguments are safe, as the
-    call stores them; arrays that `fn` closes over must be used whatever their numbers are.
+    call stores them, unless XLA knows their numbers; arrays that `fn` closes over must be used whatever theirs are.
     """
     once = jax.jit(fn)  # traced once for all platforms
 
     def marked(*args):
-        call = jax.jit(lambda *args: once(*_stored_as(flat=False)(args)))
+        call = jax.jit(lambda *args: once(*_stored(args)))
         return set_xla_metadata(call(*args), inlineable="false", xla_cpu_small_call="true")
 
     return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=once)
@@ -280,29 +285,24 @@ def keep(tree: Any, flat: bool = False) -> Any:
       flat: gives each of them as one axis. A `reshape` of what is kept would on CPUs be fused into its users, whose
         loops then work out by divisions where each number stands, and read one at a time.
     """
-    barrier = jax.lax.optimization_barrier
-    return jax.lax.platform_dependent(tree, cpu=_stored_as(flat), default=lambda tree: _as(flat)(barrier(tree)))
+
+    def fenced(tree):
+        return _same(jax.lax.optimization_barrier(tree), flat=flat)
+
+    return jax.lax.platform_dependent(tree, cpu=functools.partial(_stored, flat=flat), default=fenced)
 
 
 def keep_on_cpu(tree: Any, flat: bool = False) -> Any:
-    """`keep` on CPUs alone, for what is cheap but read out of order, which keeps a loop from being vectorised there."""
-    return jax.lax.platform_dependent(tree, cpu=_stored_as(flat), default=_as(flat))
+    """`keep` on CPUs alone, where it is loops that a store makes shorter or lets be vectorised."""
+    store, default = (functools.partial(form, flat=flat) for form in (_stored, _same))
+    return jax.lax.platform_dependent(tree, cpu=store, default=default)
 
 
-def _as(flat: bool) -> Callable[[Any], Any]:
-    return _flattened if flat else _same
+@functools.partial(jax.jit, static_argnames="flat")
+def _same(tree: Any, flat: bool) -> Any:
+    return jax.tree.map(jnp.ravel, tree) if flat else tree
 
 
-@jax.jit
-def _same(tree: Any) -> Any:
-    return tree
-
-
-@jax.jit
-def _flattened(tree: Any) -> Any:
-    return jax.tree.map(jnp.ravel, tree)
-
-
-def _stored_as(flat: bool) -> Callable[[Any], Any]:
+def _stored(tree: Any, flat: bool = False) -> Any:
     """`keep` on a CPU."""
-    return lambda tree: set_xla_metadata(_as(flat)(tree), inlineable="false")
+    return set_xla_metadata(_same(tree, flat=flat), inlineable="false")

@@ -321,12 +321,19 @@ def test_nested_batches_are_flat_ones():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], atol=1e-5), one, flat)
 
 
+@pytest.mark.parametrize("block", [spatial.BLOCK, 16])
 @pytest.mark.parametrize("size", [1, spatial.BLOCK, 2 * spatial.BLOCK + 45])
-def test_blocks_make_up_the_whole_batch(size):
+def test_blocks_make_up_the_whole_batch(size, block):
     """What is left over of a block is filled up, and an array may have no entries, such as the Car's touch sensors."""
-    double = jax.vmap(spatial.lanes(lambda x, none: (2 * x, none)))
+    most = []
+
+    def double(x, none):
+        most.append(x.shape[-1])
+        return 2 * x, none
+
     numbers = jnp.arange(3.0 * size).reshape(size, 3)
-    got, none = double(numbers, jnp.zeros((size, 0)))
+    got, none = jax.vmap(spatial.lanes(double, block))(numbers, jnp.zeros((size, 0)))
+    assert jax.default_backend() != "cpu" or max(most) <= block
     np.testing.assert_array_equal(got, 2 * numbers)
     assert none.shape == (size, 0)
 
@@ -348,9 +355,13 @@ def test_mjx_moves_the_point_alike():
     with jax.numpy_dtype_promotion("standard"):
         expected = roll()
     for k in (1, 4, 10):
-        (*after, _), _ = jax.jit(robot.body.coast, static_argnums=3)(qpos, qvel, ctrl, k)
+        (*after, forces), _ = jax.jit(robot.body.coast, static_argnums=3)(qpos, qvel, ctrl, k)
         np.testing.assert_allclose(after[0], expected[0][k - 1], atol=1e-5)
         np.testing.assert_allclose(after[1], expected[1][k - 1], atol=2e-4)
+    there = robot.forces(
+        *(jnp.broadcast_to(x, (BATCH, len(x))) for x in (*after, ctrl)), nowhere(), jnp.zeros((BATCH, 6))
+    )
+    np.testing.assert_allclose(forces.qacc, there.qacc[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_leaning_wheel_meets_a_pillar_where_mujoco_says():

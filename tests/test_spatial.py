@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mjx_safety import spatial
-from mjx_safety.spatial import keep
+from mjx_safety.spatial import keep, keep_on_cpu
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="counts the operations of a program for CPUs")
@@ -24,14 +24,28 @@ def test_what_is_kept_is_worked_out_once():
     assert count(keep) == 1
 
 
-def test_what_is_kept_stays_the_same():
+@pytest.mark.parametrize("store", [keep, keep_on_cpu])
+def test_what_is_kept_stays_the_same(store):
     """Whatever the types, batched, and with its slope."""
     numbers = jnp.linspace(0.0, 1.0, 6).reshape(3, 2)
     tree = {"numbers": numbers, "flags": jnp.array([True, False, True]), "counts": jnp.arange(3)}
-    kept = jax.jit(jax.vmap(keep))(tree)
+    kept = jax.jit(jax.vmap(store))(tree)
     jax.tree.map(np.testing.assert_array_equal, kept, tree)
-    slope = jax.grad(lambda x: (keep(x) ** 2).sum())(numbers)
+    slope = jax.grad(lambda x: (store(x) ** 2).sum())(numbers)
     np.testing.assert_allclose(slope, 2 * numbers)
+
+
+@pytest.mark.parametrize("store", [keep, keep_on_cpu])
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_what_is_kept_flat_is_one_axis(store, platform):
+    numbers = jnp.arange(24.0).reshape(4, 3, 2)
+    flatten = jax.jit(jax.vmap(lambda x: store({"a": x, "b": -x}, flat=True)))
+    flat = flatten(numbers)
+    np.testing.assert_array_equal(flat["a"], numbers.reshape(4, 6))
+    np.testing.assert_array_equal(flat["b"], -numbers.reshape(4, 6))
+    program = flatten.trace(numbers).lower(lowering_platforms=(platform,)).as_text()
+    assert ("inlineable" in program) == (platform == "cpu")
+    assert ("optimization_barrier" in program) == (platform == "cuda" and store is keep)
 
 
 def dense(columns):
