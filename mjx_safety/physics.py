@@ -57,8 +57,8 @@ class Physics:
     """Steps one environment.
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
-    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU takes
-    a physics step with boxes in one go, and all those of a Point with nothing about, see `spatial.in_one_go`.
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU takes a
+    physics step with boxes in one go, and all those of a Point with nothing about, see `spatial.in_one_go`.
 
     Args:
       robot: who moves.

@@ -3,7 +3,7 @@
 It has three degrees of freedom and no floor: its sphere touches the plane at distance 0, which MuJoCo leaves out of the
 constraints. Free, it is a rigid body with an off-centre mass, viscous damping, a thrust and a servo on its heading:
 written out, a physics step is some forty multiplications, and the result is MuJoCo's to float32 rounding. Among
-obstacles, Newton's method finds the accelerations, see `newton`. Arrays have environments last, as `spatial` has it.
+obstacles, Newton's method finds the accelerations, see `newton`. Private methods have environments last, see `spatial`.
 """
 
 import functools
