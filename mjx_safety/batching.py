@@ -13,11 +13,13 @@ def batched(many: Callable[..., Any], one: Callable[..., Any] | None = None) -> 
 
     Args:
       many: pytrees of arrays with a leading axis [num_envs] to a pytree of such arrays.
-      one: the same without that axis; without it, `many` of a batch of one.
+      one: the same without that axis, also of a batch of one; without it, `many` of a batch of one.
     """
 
     @custom_vmap
     def batch(*args):
+        if one and len(jax.tree.leaves(args)[0]) == 1:
+            return jax.tree.map(lambda x: x[None], one(*jax.tree.map(lambda x: x[0], args)))
         return many(*args)
 
     @batch.def_vmap

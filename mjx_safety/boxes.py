@@ -8,7 +8,7 @@ What is simplified beside MuJoCo: boxes and cylinders meet in at most four point
 and 0.0001 m; 0.01 for the Point's sphere) is left out.
 
 Vectors are lists of three arrays, environments last, as in `spatial`; contacts are [contacts, slots, envs], and side by
-side in the solver (`points.Points`). On CPUs a physics step is part of a call in one go (`spatial.all_in_one_go`):
+side in the solver (`points.Points`). On CPUs physics steps are part of a call in one go (`spatial.all_in_one_go`):
 nothing that it takes may sort, scatter or multiply matrices.
 """
 

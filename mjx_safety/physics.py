@@ -57,8 +57,8 @@ class Physics:
     """Steps one environment.
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
-    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU takes a
-    physics step with boxes in one go, and all those of a Point with nothing about, see `spatial.in_one_go`.
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU takes
+    all physics steps with boxes in one go, and those of a Point with nothing about, see `spatial.in_one_go`.
 
     Args:
       robot: who moves.
@@ -186,7 +186,7 @@ class Physics:
         alone = after, Motion(forces, contacts)
         if not (self._obstacles or self._boxes):
             return alone
-        args = state, ctrl, places, reach, jnp.int32(self._frame_skip)
+        args = state, ctrl, places, reach
         return sparse.cond(meets, self._interact, args, alone, **self._chunks)
 
     def _step_apart(self, state, ctrl, places, count):
@@ -206,7 +206,7 @@ class Physics:
         touched = self._untouched_boxes(boxes)
         if boxes:
             reach = self._robot.reach(qpos)
-            args = state, qpos, qvel, reach, places, jnp.int32(self._frame_skip) if count is None else count
+            args = state, qpos, qvel, reach, places, count
             meets = self._meets_boxes(state, reach) | (count is not None)
             boxes, touched = sparse.cond(meets, self._push, args, (boxes, touched), fraction=16)
         after = PhysicsState(qpos[-1], qvel[-1], boxes, state.home, time)
@@ -270,18 +270,22 @@ class Physics:
             *after, _, heavy, push = self._advance_robot(qpos, qvel, felt, *surroundings)
         return *after, light | heavy, push
 
-    def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array) -> Any:
-        """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the `count` physics steps."""
+    def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array | None) -> Any:
+        """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the physics steps taken."""
 
-        def substep(moving, index, each, fixed, count):
-            after = advance(moving, index, each, *fixed)
-            return jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving)
+        def all_steps(moving, each, fixed, count):
+            def substep(moving, step):
+                index, each = step
+                after = advance(moving, index, each, *fixed)
+                if count is not None:
+                    after = jax.tree.map(lambda new, old: jnp.where(index < count, new, old), after, moving)
+                return after, None
 
-        substep = spatial.all_in_one_go(substep)
-        steps = jnp.arange(self._frame_skip, dtype=jnp.int32), each
-        return jax.lax.scan(lambda moving, step: (substep(moving, *step, fixed, count), None), moving, steps)[0]
+            return jax.lax.scan(substep, moving, (jnp.arange(self._frame_skip, dtype=jnp.int32), each))[0]
 
-    def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array):
+        return spatial.all_in_one_go(all_steps)(moving, each, fixed, count)
+
+    def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array | None):
         """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.
 
         Also a function that puts them back among the others, which `count` physics steps have passed by.
@@ -295,7 +299,7 @@ class Physics:
             homes[name] = state.home.get(name, jnp.zeros((len(boxes.pos), 3)))[slots[name]]
 
         def put_back(near: dict[str, Boxes]) -> dict[str, Boxes]:
-            boxes = state.boxes | self._glide(state, count)
+            boxes = state.boxes | self._glide(state, self._frame_skip if count is None else count)
             return {
                 name: jax.tree.map(lambda x, y, at=slots[name]: x.at[at].set(y), boxes[name], near[name])
                 for name in boxes
@@ -338,9 +342,9 @@ class Physics:
             for name, home in state.home.items()
         }
 
-    def _later(self, time: jax.Array, count: jax.Array) -> jax.Array:
+    def _later(self, time: jax.Array, count: int | jax.Array) -> jax.Array:
         """The time some physics steps later, seconds."""
-        return time + self._robot.timestep * count.astype(jnp.float32)
+        return time + self._robot.timestep * jnp.asarray(count, jnp.float32)
 
     def _nearest(self, position: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The nearest few of every kind that stands still, int32 [nearest] by kind."""
@@ -375,7 +379,12 @@ class Physics:
         return clearance
 
     def _interact(
-        self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array], reach: Reach, count: jax.Array
+        self,
+        state: PhysicsState,
+        ctrl: jax.Array,
+        places: dict[str, jax.Array],
+        reach: Reach,
+        count: jax.Array | None = None,
     ) -> tuple[PhysicsState, Motion]:
         """One environment step with everything that can touch a robot whose reach would be this if nothing did."""
         obstacles = self._near_places(state.qpos[:2], places)
@@ -383,7 +392,15 @@ class Physics:
 
         moving, fixed = (state.qpos, state.qvel, near, jnp.zeros(6)), (ctrl, obstacles, around, homes, state.time)
         qpos, qvel, near, push = self._repeat(self._advance_all, moving, None, fixed, count)
-        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state.time, count)))
+        state = self.settle(
+            PhysicsState(
+                qpos,
+                qvel,
+                put_back(near),
+                state.home,
+                self._later(state.time, self._frame_skip if count is None else count),
+            )
+        )
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
         return state, Motion(forces, self._contacts(state, places))

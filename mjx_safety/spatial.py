@@ -253,13 +253,14 @@ def in_one_go(fn: Callable[..., Any]) -> Callable[..., Any]:
     the arithmetic; it does not for a call that is marked so. What is in it must not sort, scatter or multiply matrices.
 
     XLA aborts the process over what the call is given and whose every use it folds away. Arguments are safe, as the
-    call stores them, unless XLA knows their numbers; arrays that `fn` closes over must be used whatever theirs are.
+    call stores them and a barrier hides their numbers; arrays that `fn` closes over must be used whatever theirs are.
     """
     once = jax.jit(fn)  # traced once for all platforms
 
     def marked(*args):
         call = jax.jit(lambda *args: once(*_stored(args)))
-        return set_xla_metadata(call(*args), inlineable="false", xla_cpu_small_call="true")
+        out = call(*jax.lax.optimization_barrier(args))
+        return set_xla_metadata(out, inlineable="false", xla_cpu_small_call="true")
 
     return lambda *args: jax.lax.platform_dependent(*args, cpu=marked, default=once)
 

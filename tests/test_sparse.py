@@ -157,7 +157,7 @@ def test_a_loop_gives_each_what_it_would_get_alone():
         ([1] * 10 + [0] * 22, [32]),
         ([1] * 9 + [0] * 23, [8, 8]),
         ([3, 1, 1, 1] * 8, [32, 8, 8]),
-        ([2], [1, 1]),
+        ([2], []),  # a batch of one is worked off as what it is
         ([1, 2, 3], [3, 3, 3]),
         ([1] * 9, [9]),
         ([2] + [1] * 8, [9, 8]),
@@ -272,11 +272,26 @@ def test_in_one_go_arguments_may_be_folded_away():
     np.testing.assert_array_equal(jax.jit(spatial.in_one_go(double))(jnp.ones(3), jnp.zeros(3)), 2)
 
 
-def test_a_batch_of_one_compiles():
-    """XLA knows more of it beforehand, and aborts over machine code one of whose arguments it knows."""
-    env = mjx_safety.make("PointGoal1")
-    state = jax.eval_shape(jax.vmap(env.reset), jax.random.split(jax.random.key(0), 1))
-    jax.jit(jax.vmap(env.step)).lower(state, jnp.zeros((1, 2))).compile()
+@pytest.mark.parametrize(("num_envs", "known", "frame_skip_p"), [(1, False, 1.0), (1, True, 1.0), (64, True, 0.5)])
+def test_xla_may_know_the_states(num_envs, known, frame_skip_p):
+    """It aborts over machine code that is given numbers it can find out, as in a batch of one."""
+    env = mjx_safety.make("PointGoal1", frame_skip_p=frame_skip_p)
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), num_envs))
+    step, actions = jax.vmap(env.step), jnp.zeros((num_envs, env.action_size))
+    program, args = (functools.partial(step, states), (actions,)) if known else (step, (states, actions))
+    jax.jit(program).lower(*args).compile()
+
+
+def test_a_batch_of_one_takes_only_the_branch_it_needs():
+    def halve(x):
+        return jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, x)
+
+    def halve_large(x):
+        return sparse.cond(x > 1, spatial.all_in_one_go(halve), (x,), x, fraction=1)
+
+    program = jax.jit(jax.vmap(halve_large)).lower(jnp.ones(1)).as_text()
+    assert "stablehlo.case" in program
+    np.testing.assert_array_equal(jax.vmap(halve_large)(jnp.array([5.0])), [0.625])
 
 
 @pytest.mark.parametrize(
@@ -296,7 +311,7 @@ def test_a_cpu_takes_physics_steps_in_one_go(task_id, alone):
     program = jax.jit(jax.vmap(env.step)).trace(batch, actions).lower(lowering_platforms=("cpu",)).as_text()
 
     names, texts = taken_in_one_go(program)
-    assert names == {"substep", "rows_one_by_one"} | alone
+    assert names == {"all_steps", "rows_one_by_one"} | alone
     for name, text in texts.items():
         assert not re.search(r"stablehlo\.(scatter|sort|dot_general)|top_k", text), name
 
