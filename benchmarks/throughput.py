@@ -223,14 +223,15 @@ def circumstances() -> dict[str, Any]:
 
 
 def commit(root: Path) -> str | None:
-    """The commit of a checkout, "-dirty" where tracked files differ from it, results apart; None outside of one."""
+    """The commit of a checkout, "-dirty" where tracked files differ from it, results and texts apart; None outside."""
     if not shutil.which("git"):
         return None
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    apart = (f":(exclude){path}" for path in ("benchmarks/results", "docs", "*.md"))
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *apart)
     return git("describe", "--always", "--dirty" if changed else "--always") or None
 
 

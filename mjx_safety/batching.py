@@ -13,12 +13,12 @@ def batched(many: Callable[..., Any], one: Callable[..., Any] | None = None) -> 
 
     Args:
       many: pytrees of arrays with a leading axis [num_envs] to a pytree of such arrays.
-      one: the same without that axis, also of a batch of one; without it, `many` of a batch of one.
+      one: the same without that axis, which also takes a batch of one. None: `many` takes that.
     """
 
     @custom_vmap
     def batch(*args):
-        if one and len(jax.tree.leaves(args)[0]) == 1:
+        if one is not None and len(jax.tree.leaves(args)[0]) == 1:
             return jax.tree.map(lambda x: x[None], one(*jax.tree.map(lambda x: x[0], args)))
         return many(*args)
 
@@ -30,7 +30,7 @@ def batched(many: Callable[..., Any], one: Callable[..., Any] | None = None) -> 
 
     @custom_vmap
     def single(*args):
-        if one:
+        if one is not None:
             return one(*args)
         return jax.tree.map(lambda x: x[0], batch(*jax.tree.map(lambda x: jnp.asarray(x)[None], args)))
 

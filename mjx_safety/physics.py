@@ -57,8 +57,8 @@ class Physics:
     """Steps one environment.
 
     Most steps touch nothing but the floor. Every environment pays for the robot's free motion only; where something
-    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU takes
-    all physics steps with boxes in one go, and those of a Point with nothing about, see `spatial.in_one_go`.
+    is in reach or still moving, the step is computed again with all contacts, see `sparse.cond`. A CPU
+    takes all physics steps with boxes in one go, and those of a Point with nothing about, see `spatial.in_one_go`.
 
     Args:
       robot: who moves.
@@ -180,7 +180,7 @@ class Physics:
             meets |= self._meets_boxes(state, reach)
             contacts = self._untouched(places)
         qpos, qvel, forces = end
-        boxes = state.boxes | self._glide(state, self._frame_skip)
+        boxes = state.boxes | self._glide(state)
         contacts |= self._untouched_boxes(boxes)
         after = PhysicsState(qpos, qvel, boxes, state.home, state.time + self.step_time)
         alone = after, Motion(forces, contacts)
@@ -202,7 +202,7 @@ class Physics:
             near = self._near_places(qpos[-1, :2], places)
             forces = self._robot.forces(qpos[-1], qvel[-1], ctrl, near, jnp.zeros(6))
             contacts = self._touching(qpos[-1], places)
-        boxes = state.boxes | self._glide(state, self._frame_skip)
+        boxes = state.boxes | self._glide(state)
         touched = self._untouched_boxes(boxes)
         if boxes:
             reach = self._robot.reach(qpos)
@@ -271,7 +271,7 @@ class Physics:
         return *after, light | heavy, push
 
     def _repeat(self, advance: Callable, moving: Any, each: Any, fixed: tuple, count: jax.Array | None) -> Any:
-        """`advance(moving, index, each[index], *fixed)` in place of `moving` for each of the physics steps taken."""
+        """`advance(moving, index, each[index], *fixed)` in place of `moving` for `count` physics steps, or all."""
 
         def all_steps(moving, each, fixed, count):
             def substep(moving, step):
@@ -288,7 +288,7 @@ class Physics:
     def _choose(self, state: PhysicsState, reach: Reach, places: dict[str, jax.Array], count: jax.Array | None):
         """What is worth solving in the robot's reach: boxes, obstacles round the foremost of a kind, and homes.
 
-        Also a function that puts them back among the others, which `count` physics steps have passed by.
+        Also a function that puts them back among the others, which these physics steps have passed by.
         """
         near, around, homes, slots = {}, {}, {}, {}
         for name, physics in self._boxes.items():
@@ -299,7 +299,7 @@ class Physics:
             homes[name] = state.home.get(name, jnp.zeros((len(boxes.pos), 3)))[slots[name]]
 
         def put_back(near: dict[str, Boxes]) -> dict[str, Boxes]:
-            boxes = state.boxes | self._glide(state, self._frame_skip if count is None else count)
+            boxes = state.boxes | self._glide(state, count)
             return {
                 name: jax.tree.map(lambda x, y, at=slots[name]: x.at[at].set(y), boxes[name], near[name])
                 for name in boxes
@@ -335,16 +335,17 @@ class Physics:
         acc, heavy, felt = self._boxes[self._heavy].advance_with(robot, *boxes)
         return *self._robot.integrate(qpos, qvel, acc), acc, heavy, felt
 
-    def _glide(self, state: PhysicsState, num_steps: int | jax.Array) -> dict[str, Boxes]:
-        """The kinds that circle, some physics steps later and as if nothing touched them."""
+    def _glide(self, state: PhysicsState, count: jax.Array | None = None) -> dict[str, Boxes]:
+        """The kinds that circle, some physics steps later, or all of a step, and as if nothing touched them."""
+        num_steps = self._frame_skip if count is None else count
         return {
             name: self._boxes[name].glide(state.boxes[name], home, state.time, num_steps)
             for name, home in state.home.items()
         }
 
-    def _later(self, time: jax.Array, count: int | jax.Array) -> jax.Array:
-        """The time some physics steps later, seconds."""
-        return time + self._robot.timestep * jnp.asarray(count, jnp.float32)
+    def _later(self, time: jax.Array, count: jax.Array | None) -> jax.Array:
+        """The time some physics steps later, or all of a step, seconds."""
+        return time + (self.step_time if count is None else self._robot.timestep * count.astype(jnp.float32))
 
     def _nearest(self, position: jax.Array, places: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """The nearest few of every kind that stands still, int32 [nearest] by kind."""
@@ -375,7 +376,7 @@ class Physics:
         physics, boxes = self._boxes[name], state.boxes[name]
         clearance = physics.clearance(boxes, reach)
         if name in state.home:
-            clearance -= physics.drift(boxes, self._glide(state, self._frame_skip)[name], self.step_time)
+            clearance -= physics.drift(boxes, self._glide(state)[name], self.step_time)
         return clearance
 
     def _interact(
@@ -392,15 +393,7 @@ class Physics:
 
         moving, fixed = (state.qpos, state.qvel, near, jnp.zeros(6)), (ctrl, obstacles, around, homes, state.time)
         qpos, qvel, near, push = self._repeat(self._advance_all, moving, None, fixed, count)
-        state = self.settle(
-            PhysicsState(
-                qpos,
-                qvel,
-                put_back(near),
-                state.home,
-                self._later(state.time, self._frame_skip if count is None else count),
-            )
-        )
+        state = self.settle(PhysicsState(qpos, qvel, put_back(near), state.home, self._later(state.time, count)))
         obstacles = self._near_places(qpos[:2], places)
         forces = self._robot.forces(qpos, qvel, ctrl, obstacles, push)
         return state, Motion(forces, self._contacts(state, places))

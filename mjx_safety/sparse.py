@@ -4,7 +4,7 @@
 environment step may have to do is rare: a new episode, a new goal, a collision. `cond` gathers the environments
 whose predicate holds into chunks, runs the function on one chunk after the other in a `while_loop`, and
 scatters the results back. With nothing to do the loop does not run at all. `loop` is for loops that take one
-environment more rounds than another.
+environment more rounds than another. A batch of one is no batch: it takes the branch, or the rounds, that it needs.
 """
 
 import functools

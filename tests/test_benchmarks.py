@@ -297,7 +297,7 @@ def test_results_name_the_flags_of_the_compiler(monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
-def test_results_name_the_commit_and_whether_more_than_results_has_changed(tmp_path, monkeypatch):
+def test_results_name_the_commit_and_whether_more_than_results_and_texts_has_changed(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)  # a hook's, which would point at the checkout that it runs in
 
@@ -305,17 +305,20 @@ def test_results_name_the_commit_and_whether_more_than_results_has_changed(tmp_p
         me = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false"]
         return subprocess.run(["git", "-C", str(tmp_path), *me, *words], capture_output=True, text=True, check=True)
 
-    code, results = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "rows.jsonl"
+    code, text = tmp_path / "code.py", tmp_path / "README.md"
+    results = tmp_path / "benchmarks" / "results" / "rows.jsonl"
     results.parent.mkdir(parents=True)
     git("init")
     assert throughput.commit(tmp_path) is None  # nothing to name yet
     code.write_text("1")
     results.write_text("1")
+    text.write_text("1")
     git("add", ".")
     git("commit", "-m", "one")
     name = git("rev-parse", "--short", "HEAD").stdout.strip()
 
     results.write_text("2")
+    text.write_text("2")
     assert throughput.commit(tmp_path) == name
     code.write_text("2")
     assert throughput.commit(tmp_path) == f"{name}-dirty"

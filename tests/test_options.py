@@ -134,6 +134,23 @@ def test_what_a_car_touches_is_where_its_physics_steps_have_led():
         assert state.steps == 6
 
 
+@pytest.mark.parametrize("robot", ["Point", "Car"])
+def test_a_count_of_all_physics_steps_is_none(robot):
+    """With a vase that is hit: where all are taken, nothing looks at how many."""
+    env = mjx_safety.make(f"{robot}Goal0", objects=(Vases(1),))
+    world = env.get_world(env.reset(jax.random.key(0)))
+    world |= {"robot_pos": world["robot_pos"].at[:2].set(0.0), "robot_quat": jnp.array([1.0, 0.0, 0.0, 0.0])}
+    world |= {"robot_linvel": jnp.array([2.0, 0.0, 0.0]), "vases_pos": jnp.array([[0.26, 0.0, 0.09996]])}
+    state = env.set_world(world, jax.random.key(0)).physics
+    step = jax.jit(env.physics.step)
+
+    given, count = (state, jnp.ones(2), {}), jnp.int32(env.task.frame_skip)
+    whole, counted = step(*given), step(*given, count)
+    assert abs(whole[0].boxes["vases"].linvel).max() > 0.1
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), whole, counted)
+    assert step(*given, count - 3)[0].time < whole[0].time
+
+
 def test_a_shoved_vase_costs_its_displacement():
     objects = (Vases(1, displace_cost=1.0, velocity_cost=0.0, contact_cost=0.0),)
     env = mjx_safety.make("PointGoal0", objects=objects, indicator=False)

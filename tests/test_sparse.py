@@ -33,7 +33,7 @@ def data(*shape):
     return pred, rng.random(shape).astype(np.float32), rng.random((*shape, 2)).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (4, 5), (2, 3, 7)])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 1), (5, 1), (1, 5), (4, 5), (2, 3, 7)])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_equals_a_select_at_every_depth_of_vmap(shape, compiled):
     pred, x, y = data(*shape)
@@ -200,6 +200,11 @@ def test_both_ways_to_find_rows_find_the_same():
         np.testing.assert_array_equal(first, second)
 
 
+def main_of(program: str) -> str:
+    """What a lowered program is given and gives."""
+    return next(line for line in program.splitlines() if "@main" in line)
+
+
 def called(text: str) -> list[str]:
     """Names of the functions that a piece of a lowered program calls."""
     return re.findall(r'call @"?([\w<>]+)"?\(', text)
@@ -245,8 +250,10 @@ def test_in_one_go_marks_the_call_alone_and_traces_once():
     on_cpu, on_gpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda"))
 
     assert on_cpu.count("xla_cpu_small_call") == 1
+    assert on_cpu.count("stablehlo.optimization_barrier") == 1
     assert taken_in_one_go(on_cpu)[0] == {"halve"}
     assert "frontend_attributes" not in on_gpu
+    assert "optimization_barrier" not in on_gpu
     assert len(traces) == 1
 
 
@@ -276,22 +283,22 @@ def test_in_one_go_arguments_may_be_folded_away():
 def test_xla_may_know_the_states(num_envs, known, frame_skip_p):
     """It aborts over machine code that is given numbers it can find out, as in a batch of one."""
     env = mjx_safety.make("PointGoal1", frame_skip_p=frame_skip_p)
-    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), num_envs))
-    step, actions = jax.vmap(env.step), jnp.zeros((num_envs, env.action_size))
-    program, args = (functools.partial(step, states), (actions,)) if known else (step, (states, actions))
-    jax.jit(program).lower(*args).compile()
+    reset, step = (jax.vmap(fn) for fn in (env.reset, env.step))
+    keys, actions = jax.random.split(jax.random.key(0), num_envs), jnp.zeros((num_envs, env.action_size))
+    if known:
+        program = jax.jit(functools.partial(step, jax.jit(reset)(keys))).lower(actions)
+        assert len(re.findall(r"%arg\d+: ", main_of(program.as_text()))) == 1  # the actions
+    else:
+        program = jax.jit(step).lower(jax.eval_shape(reset, keys), actions)
+    program.compile()
 
 
-def test_a_batch_of_one_takes_only_the_branch_it_needs():
-    def halve(x):
-        return jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, x)
-
-    def halve_large(x):
-        return sparse.cond(x > 1, spatial.all_in_one_go(halve), (x,), x, fraction=1)
-
-    program = jax.jit(jax.vmap(halve_large)).lower(jnp.ones(1)).as_text()
-    assert "stablehlo.case" in program
-    np.testing.assert_array_equal(jax.vmap(halve_large)(jnp.array([5.0])), [0.625])
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_batch_of_one_is_a_conditional(num):
+    roots = jax.vmap(lambda x: sparse.cond(x > 1, jnp.sqrt, (x,), x, fraction=1))
+    program = jax.jit(roots).lower(jnp.ones(num)).as_text()
+    assert ["stablehlo.scatter" in program, "stablehlo.while" in program] == [num > 1] * 2
+    np.testing.assert_array_equal(roots(jnp.full(num, 4.0)), 2)
 
 
 @pytest.mark.parametrize(
