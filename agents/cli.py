@@ -78,8 +78,11 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (ValueError, OSError) as error:  # of files of the run
+        return _refuse(error)
     except KeyboardInterrupt:
-        again = f"python -m agents.train --run-dir {run.run_dir} --resume"
+        flags = "".join(f" --{name}" for name in loggers)
+        again = f"python -m agents.train --run-dir {run.run_dir} --resume{flags}"
         print(f"\ninterrupted; continue with: {again}", file=sys.stderr)
         return 130
     return 0
@@ -107,11 +110,11 @@ def _parse_train(argv: list[str]) -> TrainArgs:
     """Two passes: the first joins other hosts, and finds where the defaults come from, a preset or a run to resume."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset")
-    first.add_argument("--run-dir", type=Path)
+    first.add_argument("--run-dir", "--run_dir", type=Path)  # tyro takes either
     first.add_argument("--resume", action="store_true")
     first.add_argument("--coordinator")
-    first.add_argument("--num-processes", type=int)
-    first.add_argument("--process-id", type=int)
+    first.add_argument("--num-processes", "--num_processes", type=int)
+    first.add_argument("--process-id", "--process_id", type=int)
     try:
         known, _ = first.parse_known_args(argv)
     except argparse.ArgumentError as error:
@@ -146,7 +149,8 @@ def _parse(prog: str, kind, argv: list[str], default=None):
         parts = itertools.groupby(lines, key=lambda line: bool(line.strip("─-")))
         raise ValueError(" ".join(next(part for is_text, part in parts if is_text))) from None
     if unknown:
-        fields = [f.name for part in (TrainArgs, Config, EvaluateArgs) for f in dataclasses.fields(part)]
+        parts = (TrainArgs, Config) if kind is TrainArgs else (kind,)
+        fields = [f.name for part in parts for f in dataclasses.fields(part)]
         near = difflib.get_close_matches(unknown[0], ["--" + name.replace("_", "-") for name in fields], n=1)
         hint = f"; did you mean {near[0]}?" if near else ", see --help"
         raise ValueError(f"unknown option {unknown[0]}{hint}")

@@ -204,6 +204,8 @@ PRESETS = {
         pid_ki=0.05 / 8,
         pid_kd=1.0 * 8,
         pid_ema=0.9 ** (1 / 8),
+        dual_lr=0.05 / 8,
+        cpo_margin_lr=0.05 / 8,
         updates_per_chunk=20,
     ),
     # The settings of safety-starter-agents (Ray, Achiam and Amodei 2019), with its 80 full-batch passes cut into

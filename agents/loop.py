@@ -181,7 +181,7 @@ class Trainer:
             num_updates=num_updates,
             key=key,
         )
-        reward, horizon = reduce.mean(rollout.reward), self.env.task.num_steps
+        reward = reduce.mean(rollout.reward)
         episodes = [jnp.where(rollout.finished, total.astype(jnp.float32), 0.0) for total in rollout.episode]
         metrics = {
             "episodes": reduce.total(rollout.finished),
@@ -190,8 +190,8 @@ class Trainer:
             "cost_mean": cost,
             "goal_mean": reduce.mean(rollout.goal_met.astype(jnp.float32)),
             "cost_rate": state.cost_rate,
-            "return_estimate": horizon * reward,
-            "cost_estimate": horizon * cost,
+            "return_estimate": constraint.horizon * reward,
+            "cost_estimate": constraint.horizon * cost,
             "multiplier": constraint.multiplier,
             **explained,
             **losses,
@@ -315,14 +315,21 @@ class Trainer:
     def _measure(self, state: TrainState, rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, Any, Constraint]:
         """Mean cost of a step, the multiplier's next state, and what the algorithm is told of both.
 
-        Episodes last as long whatever happens in them, and the environments are spread over their phases: the mean
-        cost of this batch, times that length, is the current policy's episode cost without any lag. Not so where
-        episodes end early: `wrappers.EarlyTerminated` breaks off the costly ones, so that these steps, times the length
-        of a whole episode, are no episode's cost. Its algorithms use neither the violation nor a multiplier.
+        The environments are spread over the phases of their episodes: the mean cost of this batch, times the length of
+        an episode, is the current policy's episode cost without any lag.
         """
-        cost, horizon = reduce.mean(rollout.cost), self.env.task.num_steps
+        cost, horizon = reduce.mean(rollout.cost), self._length(rollout)
         multiplier = self.config.law.update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
         return cost, multiplier, Constraint(horizon * cost - hyper.cost_limit, multiplier.multiplier, horizon)
+
+    def _length(self, rollout: Rollout) -> jax.Array:
+        """Steps that an episode lasts, float32 []: all of them, where none terminates.
+
+        Otherwise (1 - (1 - p)^steps) / p, if it terminates in every step with the probability p that this batch shows.
+        """
+        most = jnp.float32(self.env.task.num_steps)
+        ends = reduce.mean(rollout.terminated.astype(jnp.float32))
+        return jnp.where(ends > 0, -jnp.expm1(most * jnp.log1p(-ends)) / jnp.maximum(ends, 1e-30), most)
 
     def _learn(
         self, state: TrainState, batch: Batch, constraint: Constraint, hyper: Hyper, key: jax.Array

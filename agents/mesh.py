@@ -44,7 +44,7 @@ class Program(NamedTuple):
 
 
 def make_mesh(num_agents: int, num_groups: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """As many devices as share the work evenly: first over agents, then over the groups of each agent.
+    """As many devices as share the work evenly, over agents and the groups of each: over agents rather.
 
     Args:
         num_agents: agents of the fleet.
@@ -52,9 +52,18 @@ def make_mesh(num_agents: int, num_groups: int, devices: Sequence[Any] | None = 
         devices: those to choose from, in this order; all by default.
     """
     devices = jax.devices() if devices is None else devices
-    agents = _largest_divisor(num_agents, len(devices))
-    groups = _largest_divisor(num_groups, len(devices) // agents)
+    agents, groups = shape(num_agents, num_groups, len(devices))
     return Mesh(np.array(devices[: agents * groups]).reshape(agents, groups), ("agent", reduce.AXIS))
+
+
+def shape(num_agents: int, num_groups: int, num_devices: int) -> tuple[int, int]:
+    """Devices over which agents are spread, and over which the groups of each; see `make_mesh`."""
+
+    def divisors(number: int, most: int) -> list[int]:
+        return [divisor for divisor in range(1, most + 1) if number % divisor == 0]
+
+    spread = [(count, max(divisors(num_groups, num_devices // count))) for count in divisors(num_agents, num_devices)]
+    return max(spread, key=lambda share: (share[0] * share[1], share[0]))
 
 
 def compile_on(mesh: Mesh, trainer: Trainer) -> Program:
@@ -94,7 +103,3 @@ def place(mesh: Mesh, specs: Any, arrays: Any, template: Any) -> Any:
         return jax.tree.map(lambda x, like: leaf(spec, x, like), arrays, template)
 
     return jax.tree.map(part, specs, arrays, template, is_leaf=lambda x: isinstance(x, PartitionSpec))
-
-
-def _largest_divisor(number: int, most: int) -> int:
-    return max(divisor for divisor in range(1, most + 1) if number % divisor == 0)

@@ -37,7 +37,7 @@ def check_free(run_dir: Path, task: str | None, config: Config, resume: bool) ->
         raise FileExistsError(f"{run_dir} is not empty: add --resume to continue its run, or name another --run-dir")
 
 
-def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> Config:
+def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> None:
     """Make `run_dir` ready for training; arguments and refusals as in `check_free`.
 
     Raises:
@@ -51,7 +51,6 @@ def open_run(run_dir: Path, task: str | None, config: Config, resume: bool) -> C
         )
     except OSError as error:
         raise type(error)(f"cannot write to run directory {run_dir}: {error.strerror}") from None
-    return config
 
 
 def read_config(run_dir: Path) -> tuple[str | None, Config]:

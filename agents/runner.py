@@ -247,9 +247,10 @@ def _stop_if_diverged(
     update = int(np.argmin(sound.all(1)))
     agents = "; ".join(label(agent) for agent, whole in zip(config.agents, sound[update], strict=True) if not whole)
     bad = ", ".join(name for name, values in finite.items() if not values[update].all())
+    steps = [name for name in ("lr", "critic_lr", "target_kl") if name in config.used]
     raise FloatingPointError(
         f"training diverged at update {done + update + 1} ({agents}): {bad} not finite; the state is in "
-        f"{run_dir / 'diverged'}, the last sound one in {run_dir / 'checkpoints'}; try a smaller lr or critic_lr"
+        f"{run_dir / 'diverged'}, the last sound one in {run_dir / 'checkpoints'}; try a smaller {' or '.join(steps)}"
     )
 
 

@@ -29,6 +29,7 @@ class Wrapper:
     def __init__(self, env: Any, cost_limit: jax.Array | float):
         self.env, self.cost_limit, self.task = env, cost_limit, env.task
         self.observation_size, self.action_size = env.observation_size, env.action_size
+        self.observation_slices = getattr(env, "observation_slices", {})
 
     def reset(self, key: jax.Array) -> Any:
         """A new episode, nothing spent."""

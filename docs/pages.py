@@ -220,12 +220,12 @@ recorded. One term is Warp's own: it turns the friction pyramid under a leg that
 along the world's axes instead of along the leg, so that half of the boxes that a Doggo pushes end elsewhere.
 There is room for half as many contacts again as a heap of everything has; Warp leaves out what is beyond,
 and prints that it does. Tasks, layouts, observations, rewards and costs are the same code.
-`pip install 'mjx_safety[warp]'`.
+`pip install -c constraints.txt -e ".[warp]"`.
 
 - On a CPU choose the default. Warp compiles a scene's kernels in a minute, keeps them, and then steps far slower: good
   for checking a result with MuJoCo's own terms, no more.
-- On an NVIDIA GPU choose the default, which computes a fraction of the contacts: [measured](throughput.md) on one.
-  Warp runs all of them, in kernels of its own, and has not been measured on one yet;
+- On an NVIDIA GPU begin with the default, which computes a fraction of the contacts and was [measured](throughput.md)
+  on one. Warp computes all of them, in kernels of its own, and was not yet; we expect it to be slower.
   `python -m benchmarks.throughput --impls jax warp` tells for a task and batch.
 - Where exactness matters more than speed, Push with a Car above all, choose Warp.
 

@@ -54,7 +54,7 @@ def summary() -> str:
             rate = f"{_rate(row)}, OmniSafe's" if ratio else ""
             lines.append((f"TRPO-Lagrangian learning {ours['task']}", _rate(ours), rate, "", "", ratio))
     ours = f"ours, {_at_once(STEPPING)} at once, learning {_at_once(TRAINING)}"
-    theirs = "Safety-Gymnasium, one process", "a process a core"
+    theirs = "Safety-Gymnasium, one process", "one process per core"
     crax = f"CRAX, {_at_once(CRAX)} at once, 80 ms instead of 20 a step"
     return table(("", ours, *theirs, crax, "ours : one process"), lines)
 

@@ -31,9 +31,9 @@ import numpy as np
 from mjx_safety import collide, contact, scene, short, spatial
 from mjx_safety.collide import Candidates, Solid
 from mjx_safety.contact import Forces, Frames, Obstacle, Reach
+from mjx_safety.robots import GRAVITY
 from mjx_safety.spatial import Columns, Twist, add, apply, back, cross, dot, keep, mul, rotate, scale
 
-GRAVITY = 9.81
 DOFS = 3  # of a limb
 ITERATIONS = 8  # Newton steps of a physics step that starts from the last one's accelerations
 COLD_ITERATIONS = 12  # Newton steps that start from nothing

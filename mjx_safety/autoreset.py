@@ -67,15 +67,20 @@ class AutoReset:
     New episodes come from a bank that is refilled when it is spent, because many layouts at once are cheap. One whose
     layout found no room in 10,000 attempts begins all the same; `Env.reset` tells, by `terminated`.
 
+    Loops inside begin with constants, so `jax.shard_map` round `reset` and `step` needs `check_vma=False`.
+
     Args:
       env: the environment.
       num_envs: how many.
 
     Raises:
+      TypeError: `env` is an id.
       ValueError: `num_envs` is not positive.
     """
 
     def __init__(self, env: Env, num_envs: int):
+        if isinstance(env, str):
+            raise TypeError(f"AutoReset got {env!r}; it takes an environment, such as mjx_safety.make({env!r}).")
         checks.whole("num_envs of AutoReset", num_envs, least=1)
         self.env, self.num_envs = env, num_envs
         self._bank_size = min(num_envs, max(64, num_envs // 8))
@@ -92,7 +97,8 @@ class AutoReset:
         layout_key, phase_key, bank_key = jax.random.split(key, 3)
         states = jax.vmap(self.env.reset)(jax.random.split(layout_key, self.num_envs))
         if stagger:
-            states = states.replace(steps=jax.random.randint(phase_key, (self.num_envs,), 0, self.env.task.num_steps))
+            steps = jax.random.randint(phase_key, (self.num_envs,), 0, self.env.task.num_steps)
+            states = states.replace(steps=steps, obs=self._at_time(states.obs, steps))
         count = jnp.zeros(self.num_envs, jnp.int32)
         total = jnp.zeros(self.num_envs)
         fields = {name: getattr(states, name) for name in State.__dataclass_fields__}
@@ -109,6 +115,11 @@ class AutoReset:
                 key=bank_key,
             ),
         )
+
+    def _at_time(self, obs: jax.Array, steps: jax.Array) -> jax.Array:
+        """First observations as if so many steps were taken already, where they tell of that."""
+        seen = getattr(self.env, "observation_slices", {}).get("remaining")
+        return obs if seen is None else obs.at[:, seen].set((steps / self.env.task.num_steps)[:, None])
 
     def step(self, states: VecState, actions: jax.Array) -> VecState:
         """Steps every slot.

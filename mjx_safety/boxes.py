@@ -27,13 +27,13 @@ from mjx_safety.collide import Solid
 from mjx_safety.collide_box import Candidates
 from mjx_safety.contact import Frames, Obstacle, Reach, Shape
 from mjx_safety.points import Points, Reaction, onto, spread, total
+from mjx_safety.robots import GRAVITY
 from mjx_safety.spatial import Mat, Vec, add, back, cross, dot, keep, keep_on_cpu, norm, rotate, scale
 
 ITERATIONS = {False: 6, True: 10}  # most Newton steps of the contact solver, by whether a box has several parts
 NEAR = 6  # contacts a box can have at once with the robot and obstacles
 HEAVY = 0.01  # of the robot's mass: heavier boxes are solved together with it
 REST = 5e-5  # m/s, rad/s: slower boxes lie still; half of the least speed that costs anything
-GRAVITY = 9.81
 WELD = (0.02, 1.5)  # solref of a gremlin's weld
 _HELD = 0.95  # impedance of its weld where it is off by more than a millimetre
 _WORLD: Any = [[np.float32(i == j) for j in range(3)] for i in range(3)]  # its axes
@@ -233,8 +233,9 @@ class BoxPhysics:
         self._groups = _groups(shapes)
         self._weight = 1 + self.mass * np.array(invweight, np.float32)
         self._iterations = ITERATIONS[len(kind.parts) > 1]
-        steps = range(most_steps + 1)
-        self._glides = [np.stack(x) for x in zip(*(_glides(timestep, k, hover(kind)) for k in steps), strict=True)]
+        if kind.travel is not None:
+            tables = (_glides(timestep, k, hover(kind)) for k in range(most_steps + 1))
+            self._glides = [np.stack(x) for x in zip(*tables, strict=True)]
 
     def clearance(self, boxes: Boxes, reach: Reach) -> jax.Array:
         """Distance between the robot's reach within a step and each box as it is before, metres [n]."""

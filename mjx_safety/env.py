@@ -38,7 +38,7 @@ class State:
       ctrl: float32 [action_size], the last clipped action.
       physics: what moves.
       places: float32 [num, 2], metres: where the layout's things are, or were put if they move since.
-      target: int32 [], which button is the goal; 0 where there are none.
+      target: int32 [], which button is the goal; -1 where none is.
       timer: int32 [], steps for which the buttons stay dark.
       measured: float32 [k], what the objective measures the next reward from.
       key: for the goals to come, and for noise.
@@ -82,13 +82,15 @@ class Env:
 
     Raises:
       TypeError: `task` is not a Task.
-      ValueError: there is no such `impl`.
+      ValueError: there is no such `impl`, it cannot do what the task asks for, or `jax_enable_x64` is on.
       ImportError: MuJoCo Warp is not installed.
     """
 
     def __init__(self, task: Task, impl: Impl = "jax"):
         if not isinstance(task, Task):
             raise TypeError(f"Env got {task!r}; it takes a mjx_safety.Task. For an id use mjx_safety.make.")
+        if jax.config.jax_enable_x64:
+            raise ValueError("jax_enable_x64 is on, but environments compute in float32; leave it off.")
         self.task = task
         self.impl: Impl = impl
         self._kinds = tuple(kind for kind in task.objects if kind.num)
@@ -180,9 +182,10 @@ class Env:
           time [], steps [] of the episode so far, robot_pos [3], robot_quat [4], robot_linvel [3], robot_angvel [3],
           joint_pos and joint_vel [joints], ctrl [action_size], buttons_timer [] (0 where there are no buttons), and for
           each kind its positions, such as hazards_pos [num, 3]; for kinds that move also vases_quat [num, 4],
-          vases_linvel [num, 3] and vases_angvel [num, 3]; gremlins_center [num, 3] too, and gremlins_yaw [num], the
-          heading to which they turn back. The goal and the box are single: goal_pos [3], box_pos [3]. In Button tasks
-          goal_button [] is the index of the goal.
+          vases_linvel [num, 3], vases_angvel [num, 3], and vases_placed [num, 2], where the layout put them. In its
+          place gremlins have gremlins_center [num, 3] and gremlins_yaw [num], the heading to which they turn back. The
+          goal and the box are single: goal_pos [3], box_pos [3]. In Button tasks goal_button [] is the index of the
+          goal.
         """
         task = self.task
         body = robots.pose(task.robot, state.physics.qpos, state.physics.qvel)
@@ -204,6 +207,8 @@ class Env:
         world |= {f"{name}_pos": pos for name, pos in self._things_pos(state.physics, state.places).items()}
         for name, boxes in state.physics.boxes.items():
             world |= {f"{name}_{part}": getattr(boxes, part) for part in ("quat", "linvel", "angvel")}
+            if name not in state.physics.home:
+                world[f"{name}_placed"] = state.places[self._slots[name]]
         for kind in self._moving:
             if kind.name in state.physics.home:
                 home = state.physics.home[kind.name]
@@ -219,7 +224,8 @@ class Env:
         Args:
           world: arrays as `get_world` gives them. Positions of the robot and of every kind are needed; what else is
             missing is zero: velocities, upright default pose, last action, time, timer. Steps follow from the time.
-            Gremlins without a centre circle round where they are; a missing yaw is worked out from how they are pushed.
+            What moves was placed where it is; gremlins without a centre circle round it, and a missing yaw is worked
+            out from how they are pushed.
           key: for the goals to come.
 
         Raises:
@@ -231,8 +237,10 @@ class Env:
         world = {name: jnp.asarray(x, jnp.float32) for name, x in world.items()}
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
-        centres = {f"{name}_center": world[f"{name}_pos"] for name in self._homes() if f"{name}_center" not in given}
-        world = zeros | upright | {"joint_pos": jnp.asarray(self.physics.default_joints)} | centres | world
+        here = {f"{name}_center": world[f"{name}_pos"] for name in self._homes()}
+        free = [kind.name for kind in self._moving if kind.name not in self._homes()]
+        here |= {f"{name}_placed": world[f"{name}_pos"][..., :2] for name in free}
+        world = zeros | upright | {"joint_pos": jnp.asarray(self.physics.default_joints)} | here | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         pos, quat, linvel, angvel = (world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel"))
         body = Pose(pos, quat, geometry.quat_to_mat(quat), linvel, angvel)
@@ -245,14 +253,13 @@ class Env:
             name: jnp.concatenate([world[f"{name}_center"][:, :2], world[f"{name}_yaw"][:, None]], axis=1)
             for name in self._homes()
         }
-        places = [
-            world[f"{name}_center" if name in home else f"{name}_pos"].reshape(-1, 3)[:, :2] for name in self._slots
-        ]
+        kept = {**dict.fromkeys(home, "center"), **dict.fromkeys(free, "placed")}
+        places = [jnp.atleast_2d(world[f"{name}_{kept.get(name, 'pos')}"])[:, :2] for name in self._slots]
         physics = PhysicsState(qpos, qvel, boxes, home, world["time"])
         yaws = {n: yaw for n, yaw in self.physics.first_yaws(physics).items() if f"{n}_yaw" not in given}
         found = {name: home[name].at[:, 2].set(yaw) for name, yaw in yaws.items()}
         physics = self.physics.settle(physics.replace(home=home | found))
-        target = world.get("goal_button", jnp.zeros(())).astype(jnp.int32)
+        target = world.get("goal_button", -jnp.ones(())).astype(jnp.int32)
         timer = world["buttons_timer"].astype(jnp.int32)
         steps = world["steps"] if "steps" in given else jnp.round(world["time"] / self.physics.step_time)
         return self._begin(physics, jnp.concatenate(places), target, timer, world["ctrl"], steps.astype(jnp.int32), key)
@@ -279,7 +286,7 @@ class Env:
         key, layout_key, goal_key, turn_key = jax.random.split(key, 4)
         places, found = self._layout.sample(layout_key)
         # As the original does: the first goal only leaves a hole in the others' distribution, and is drawn again.
-        places, target, room = self._redraw_goal(places, places, jnp.int32(0), goal_key)
+        places, target, room = self._redraw_goal(places, places, jnp.int32(-1), goal_key)
         turns = jax.random.uniform(turn_key, (len(places),), maxval=2 * jnp.pi)  # of all, also of what never turns
         yaw = turns[0] if task.robot_yaw is None else jnp.float32(task.robot_yaw)
         body = Pose(
@@ -435,11 +442,11 @@ class Env:
             about = objective.position(view)
             if objective.observed:
                 readings[f"{objective.name}_lidar"] = task.lidar.read(view.robot_pos, view.robot_mat, about[None])
-            for name in task.compass:
-                thing = about if name == objective.name else view.pos[name][0]
-                readings[f"{name}_compass"] = lidar.compass(view.robot_pos, view.robot_mat, thing, task.compass_size)
             if task.goal_distance:
                 readings["goal_dist"] = jnp.exp(-short.norm((about - view.robot_pos)[:2], 0))[None]
+        for name in task.compass:
+            thing = objective.position(view) if name == objective.name else view.pos[name][0]
+            readings[f"{name}_compass"] = lidar.compass(view.robot_pos, view.robot_mat, thing, task.compass_size)
         if task.remaining:
             readings["remaining"] = (steps / task.num_steps).astype(jnp.float32)[None]
         return dict(sorted(readings.items()))

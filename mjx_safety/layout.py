@@ -68,6 +68,7 @@ class Layout:
         for i, boxes in enumerate(rectangles):
             bounds[i, : len(boxes)] = boxes
             area = np.array([(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in boxes])
+            area = area if area.any() else np.ones(len(boxes))  # points and lines: one as likely as another
             upto[i, : len(boxes)] = np.cumsum(area / area.sum())
         self._bounds, self._upto = bounds, upto[:, :-1]
         self._keepout, self._margin = np.array([spot.keepout for spot in spots], np.float32), np.float32(margin)
@@ -171,7 +172,9 @@ def _check_room(spots: Sequence[Placement], extents: Rectangle, margin: float) -
     if any(spot.rectangles or spot.locations for spot in spots):
         return
     x_min, y_min, x_max, y_max = extents
-    share = sum(math.pi * (spot.keepout + margin / 2) ** 2 for spot in spots) / ((x_max - x_min) * (y_max - y_min))
+    # Keepouts stay within the extents, but margins may reach beyond them by half.
+    area = (x_max - x_min + margin) * (y_max - y_min + margin)
+    share = sum(math.pi * (spot.keepout + margin / 2) ** 2 for spot in spots) / area
     if share > DENSEST:
         raise ValueError(
             f"The keepouts of {len(spots)} things cover {share:.0%} of the extents {extents}; {DENSEST:.0%} at most "

@@ -18,8 +18,8 @@ from mjx_safety.robots import Robot
 
 NEAREST = 2  # obstacles of a kind that anything can touch within one environment step
 REBOUND = 1.5  # m/s by which an obstacle may throw the Point off its free way: its top speed, thrust over drag
+MOST_LIGHT = 0.02  # of the robot's mass: what is solved beside it weighs less, in Safety Gym 0.3 % at most
 SELDOM = 320  # environment steps of the Point in which it meets a given thing about once, measured under random actions
-_FAR = 1e6  # where the places of missing obstacles are
 
 
 @flax.struct.dataclass
@@ -65,6 +65,9 @@ class Physics:
       objects: the kinds around it.
       frame_skip: physics steps of an environment step.
       counted: names of kinds that collide, whose contacts with the robot are counted.
+
+    Raises:
+      ValueError: something pushed is too heavy to be solved beside the robot.
     """
 
     def __init__(self, robot: Robot, objects: Sequence[Objects], frame_skip: int, counted: Set[str]):
@@ -98,6 +101,7 @@ class Physics:
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
         self._heavy = heavy[0] if heavy else None
         self._light = tuple(name for name in self._boxes if name != self._heavy)
+        self._check_weights(robot, model.body_mass.sum())
         self._counted = counted
         num_things = sum(kind.num for kind in objects if kind.obstacle() or kind.boxes())
         # Random actions seldom meet what is heavy, policies push it most of the time.
@@ -110,6 +114,17 @@ class Physics:
         self.action_size: int = model.nu
         self.default_joints = model.qpos0[3 if robot.planar else 7 :].astype(np.float32)
         self.num_joint_velocities: int = model.nv - (3 if robot.planar else 6)
+
+    def _check_weights(self, robot: Robot, robot_mass: float) -> None:
+        """Refuses what the robot ought to feel, but would hardly."""
+        for name in self._light:
+            share = self._boxes[name].mass / robot_mass
+            if share > MOST_LIGHT:
+                raise ValueError(
+                    f"One of {name} weighs {share:.0%} of the {robot.name}, which is solved as if it hardly felt them: "
+                    f"{MOST_LIGHT:.0%} at most. Lower its density or size, or choose impl='warp', which solves all "
+                    "at once."
+                )
 
     def centre_of_mass(self, state: PhysicsState) -> jax.Array:
         """Of the whole robot, float32 [3], metres."""
@@ -140,7 +155,7 @@ class Physics:
           ctrl: float32 [action_size], clipped.
           places: float32 [num, 2], where the kinds that stand still are.
         """
-        nowhere = tuple(jnp.full((0, 2), _FAR) for _ in self._obstacles)
+        nowhere = tuple(jnp.zeros((0, 2)) for _ in self._obstacles)
         forces = self._robot.forces(state.qpos, state.qvel, ctrl, nowhere, jnp.zeros(6))
         return Motion(forces, self._contacts(state, places))
 

@@ -19,9 +19,11 @@ def register(task_id: str, task: Task) -> None:
     """Makes `task` known to `make` under `task_id`.
 
     Raises:
-      TypeError: `task` is not a Task.
+      TypeError: `task` is not a Task, or its id no string.
       ValueError: the id is taken.
     """
+    if not isinstance(task_id, str):
+        raise TypeError(f"register got the id {task_id!r}; it takes a string, such as 'Warehouse'.")
     if not isinstance(task, Task):
         raise TypeError(f"register({task_id!r}, ...) got a {type(task).__name__}; it takes a mjx_safety.Task.")
     if task_id in _TASKS:

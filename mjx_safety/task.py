@@ -61,7 +61,7 @@ class Task:
     indicator: bool = True
 
     def __post_init__(self):
-        checks.kind("Task.robot", self.robot, Robot)
+        checks.kind("Task.robot (see mjx_safety.robots: POINT, CAR, DOGGO)", self.robot, Robot)
         checks.kind("Task.objective", self.objective, Objective)
         checks.kind("Task.objects", self.objects, tuple)
         for kind in self.objects:
@@ -91,6 +91,12 @@ class Task:
         if len(set(names)) < len(names):
             raise ValueError(f"Task.objects holds {names}; give each kind once, with its number in `num`.")
         objective = type(self.objective).__name__
+        for thing, placement in (("robot", self.robot_placement), ("goal", self.objective.goal_placement)):
+            if placement and len(placement.locations) > 1:
+                raise ValueError(
+                    f"There is one {thing}, but its placement has {len(placement.locations)} locations; give one, or "
+                    "rectangles, of which each layout takes one."
+                )
         needed = self.objective.needs
         if needed and not any(kind.name == needed and kind.num for kind in self.objects):
             raise ValueError(f"The objective {objective} needs {needed}; add {needed.capitalize()}() to Task.objects.")

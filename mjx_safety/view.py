@@ -19,7 +19,7 @@ class View:
       linvel: velocities of the kinds that move, float32 [num, 3].
       contacts: robot's contact points with each object of the kinds that collide and are constrained, or that the
         objective `touches`, float32 [num].
-      target: int32 [], which button is the goal; 0 where there are none.
+      target: int32 [], which button is the goal; -1 where none is.
       timer: int32 [], steps for which the buttons stay dark.
     """
 

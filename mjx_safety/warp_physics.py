@@ -60,6 +60,9 @@ class WarpPhysics(Physics):
         self.num_contacts = _CONTACTS_OF_PART * parts + _CONTACTS_OF_ROBOT
         self.num_rows = EDGES * self.num_contacts + _WELD_ROWS * self.scene.neq + int(self.scene.jnt_limited.sum())
 
+    def _check_weights(self, robot: Robot, robot_mass: float) -> None:
+        """Here all is solved at once, whatever it weighs."""
+
     def look(self, state: PhysicsState, ctrl: jax.Array, places: dict[str, jax.Array]) -> Motion:
         """What there is to tell of `state`, with all forces on the robot; arguments as of `Physics.look`."""
         return self._play(0, state, ctrl, places, jnp.int32(0))[1]
@@ -177,6 +180,6 @@ def _import_mjx() -> Any:
         import warp
         from mujoco import mjx
     except ImportError as error:
-        raise ImportError(f"impl='warp' needs MuJoCo Warp ({error}): pip install 'mjx_safety[warp]'") from error
+        raise ImportError(f"impl='warp' needs MuJoCo Warp ({error}): pip install -e '.[warp]'") from error
     warp.config.log_level = max(warp.config.log_level, warp.LOG_WARNING)  # else a line for each of forty kernels
     return mjx

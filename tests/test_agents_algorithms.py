@@ -242,9 +242,12 @@ def test_saute_needs_a_budget(algorithm):
 
 @dataclasses.dataclass(frozen=True)
 class Conflict(ToyEnv):
-    """Every step pays its action and costs 1 where that is positive: an episode of 10 costs 10 at its best return."""
+    """Every step pays its action, and `living`, and costs 1 where the action is positive: an episode of 10 costs 10 at
+    its best return.
+    """
 
     task: ToyTask = ToyTask(num_steps=10)
+    living: float = 0.0
     observation_size: int = 1
     action_size: int = 1
 
@@ -255,10 +258,11 @@ class Conflict(ToyEnv):
         steps = state.steps + 1
         cost = (action[0] > 0.0).astype(jnp.float32)
         return state.replace(
-            reward=jnp.clip(action[0], -1.0, 1.0),
+            reward=jnp.clip(action[0], -1.0, 1.0) + self.living,
             cost=cost,
             costs={"cost_positive": cost},
             steps=steps,
+            terminated=jnp.array(False),
             truncated=steps >= self.task.num_steps,
             obs=jnp.ones(1),
         )
@@ -290,7 +294,8 @@ def test_heeds_the_cost_if_it_should(algorithm):
         updates_per_chunk=40,
     )
     validate(config)
-    trainer = Trainer(Conflict(), config)
+    breaks_off = ALGORITHMS[algorithm].wrapper is EarlyTerminated
+    trainer = Trainer(Conflict(living=1.0 if breaks_off else 0.0), config)
 
     def train(keys, hypers):
         return trainer.chunk(jax.vmap(trainer.init)(keys, hypers), hypers, jnp.int32(40))[1]
@@ -301,6 +306,10 @@ def test_heeds_the_cost_if_it_should(algorithm):
     cost = np.sum(metrics["episode_cost"][-5:]) / np.sum(metrics["episodes"][-5:])
     if algorithm in ("ppo", "trpo"):
         assert cost > 7.0
+    elif breaks_off:  # no episode can cost more than the limit: here they must learn to last
+        lasted = config.batch_size / metrics["episodes"]
+        assert lasted[:2].max() < 6.0
+        assert lasted[-5:].min() > 8.0
     else:
         assert cost < 3.0
 

@@ -70,7 +70,7 @@ def test_train_evaluate_and_resume(toy, tmp_path, capsys):
     assert "stochastic" not in report["agents"][0]
 
     metrics = (run_dir / "metrics.jsonl").read_text()
-    assert cli.train_command(["--run-dir", str(run_dir), "--resume"]) == 0  # task and settings are those saved
+    assert cli.train_command(["--run_dir", str(run_dir), "--resume"]) == 0  # task and settings are those saved
     assert (run_dir / "metrics.jsonl").read_text() == metrics
     capsys.readouterr()
     for argv, message in (
@@ -80,6 +80,9 @@ def test_train_evaluate_and_resume(toy, tmp_path, capsys):
     ):
         assert cli.train_command([*argv, "--run-dir", str(run_dir)]) == 2
         assert message in capsys.readouterr().err
+    (run_dir / "metrics.jsonl").write_text("")
+    assert cli.train_command(["--run-dir", str(run_dir), "--resume"]) == 2
+    assert "has lost rows: the last checkpoint follows 8, only 0 are left" in capsys.readouterr().err
 
 
 def test_fleet_of_settings(toy, tmp_path, capsys):
@@ -164,6 +167,7 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--num-envs", "-4"], "num_envs must be a positive integer, got -4"),
         (["Toy", "--num-envs", "many"], "Error parsing --num-envs: invalid literal for int() with base 10: 'many'"),
         (["Toy", "--num-env", "4"], "unknown option --num-env; did you mean --num-envs?"),
+        (["Toy", "--episodes", "4"], "unknown option --episodes; did you mean --eval-episodes?"),
         (["Toy", "--lr", "0"], "lr must be a positive number, got 0.0"),
         (["Toy", "--preset", "cpus"], "unknown preset 'cpus': choose one of cpu, gpu, paper; did you mean 'cpu'?"),
         (["Toy", "--num-minibatches", "7"], "num_minibatches=7 does not divide the batch"),

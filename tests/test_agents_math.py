@@ -10,7 +10,7 @@ import pytest
 from jax.interpreters.partial_eval import dce_jaxpr
 
 import agents
-from agents import lagrange, networks, normalizer, reduce
+from agents import lagrange, mesh, networks, normalizer, reduce
 from agents.algorithms import ALGORITHMS
 from agents.config import CONTINUOUS, label, slug, validate
 from agents.gae import gae
@@ -263,6 +263,23 @@ def test_the_multiplier_moves_as_much_per_update_on_a_gpu():
     assert gpu.pid_ki * larger == pytest.approx(cpu.pid_ki)
     assert gpu.pid_kd / larger == pytest.approx(cpu.pid_kd)
     assert gpu.pid_ema**larger == pytest.approx(cpu.pid_ema)
+    assert gpu.dual_lr * larger == pytest.approx(cpu.dual_lr)
+    assert gpu.cpo_margin_lr * larger == pytest.approx(cpu.cpo_margin_lr)
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "num_groups", "num_devices", "expected"),
+    [
+        (4, 2, 4, (4, 1)),
+        (2, 2, 4, (2, 2)),
+        (6, 2, 4, (2, 2)),
+        (24, 2, 16, (8, 2)),
+        (12, 2, 8, (4, 2)),
+        (3, 1, 2, (1, 1)),
+    ],
+)
+def test_as_many_devices_as_can_are_used(num_agents, num_groups, num_devices, expected):
+    assert mesh.shape(num_agents, num_groups, num_devices) == expected
 
 
 def test_presets():

@@ -79,7 +79,7 @@ def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
     length = 20  # an episode spans updates, and an update spans episode ends
     trainer, state, hyper = start(num_steps=length, terminate_at_goal=terminate)
     totals, lengths = np.zeros((3, SMALL.num_envs)), np.zeros(SMALL.num_envs, int)
-    counted, total_cost = 0, 0.0
+    counted, total_cost, terminated = 0, 0.0, 0.0
     for number in range(1, 7):
         _, steps = trainer._act(state, hyper, jax.random.split(state.key, 3)[1])
         state, metrics = trainer.update(state, hyper)
@@ -96,12 +96,17 @@ def test_episode_statistics_are_recounted_from_the_raw_steps(terminate):
         assert metrics["episodes"] == len(finished)
         for name, value in zip(("episode_return", "episode_cost", "episode_goals"), expected, strict=True):
             np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(metrics["cost_estimate"], length * np.mean(steps.cost), rtol=1e-5)
-        np.testing.assert_allclose(metrics["return_estimate"], length * np.mean(steps.reward), rtol=1e-4, atol=1e-5)
+        ends = np.mean(steps.terminated)
+        lasts = np.sum((1 - ends) ** np.arange(length))  # the chance of each step of an episode to be taken
+        assert (lasts == length) == (ends == 0)
+        np.testing.assert_allclose(metrics["cost_estimate"], lasts * np.mean(steps.cost), rtol=1e-5)
+        np.testing.assert_allclose(metrics["return_estimate"], lasts * np.mean(steps.reward), rtol=1e-4, atol=1e-5)
+        terminated += ends
         counted, total_cost = counted + len(finished), total_cost + np.sum(steps.cost)
         np.testing.assert_allclose(metrics["cost_rate"], total_cost / (number * SMALL.batch_size), rtol=1e-5)
     assert counted > 10
     assert total_cost > 0
+    assert (terminated > 0) == terminate
 
 
 def test_multiplier_follows_the_estimate_of_its_own_update():

@@ -112,6 +112,14 @@ def test_staggered_slots_end_at_different_times():
     assert first.max() <= 50
 
 
+def test_staggered_slots_see_how_much_of_the_episode_is_over():
+    env = mjx_safety.make("PointGoal0", num_steps=50, remaining=True)
+    states = jax.jit(lambda key: mjx_safety.AutoReset(env, 8).reset(key, stagger=True))(jax.random.key(0))
+    seen = states.obs[:, env.observation_slices["remaining"]][:, 0]
+    np.testing.assert_allclose(seen, np.asarray(states.steps) / 50, rtol=1e-6)
+    np.testing.assert_array_equal(states.final_obs, states.obs)
+
+
 def test_batches_of_batches_equal_batches():
     env = mjx_safety.make("PointGoal1", num_steps=3)  # the yaw servo magnifies rounding tenfold a step
     venv = mjx_safety.AutoReset(env, 4)
@@ -136,3 +144,5 @@ def test_batches_of_batches_equal_batches():
 def test_wrong_numbers_are_named():
     with pytest.raises(ValueError, match="num_envs of AutoReset is 0"):
         mjx_safety.AutoReset(mjx_safety.make("PointGoal0"), 0)
+    with pytest.raises(TypeError, match=r"AutoReset got 'PointGoal0'; .* mjx_safety.make\('PointGoal0'\)"):
+        mjx_safety.AutoReset("PointGoal0", 8)

@@ -253,6 +253,17 @@ def test_rectangles_are_chosen_by_their_area():
         assert stats.chisquare(found, 2000 * np.array(areas) / np.sum(areas)).pvalue > 1e-3
 
 
+def test_rectangles_without_area_are_equally_likely():
+    two = Placement(0.25, rectangles=((-0.75, -0.25, -0.25, 0.25), (0.25, -0.25, 0.75, 0.25)))  # as wide as its keepout
+    positions = np.asarray(jax.vmap(Layout([two], EXTENTS, 0.0).sample)(jax.random.split(jax.random.key(3), 1000))[0])
+    np.testing.assert_allclose(np.abs(positions[:, 0]), np.tile([0.5, 0.0], (1000, 1)), atol=1e-6)
+    assert 0.4 < (positions[:, 0, 0] > 0).mean() < 0.6
+
+
+def test_margins_may_reach_beyond_the_extents():
+    assert Layout([Placement(0.4)], (-1.0, -1.0, 1.0, 1.0), margin=1.5).sample(jax.random.key(0))[1]
+
+
 def test_robot_and_vases_are_turned_each_its_own_way(goal2):
     worlds = jax.vmap(goal2.env.get_world)(goal2.resets(jax.random.split(jax.random.key(6), 2000)))
     quats = np.concatenate([np.asarray(worlds["robot_quat"])[:, None], np.asarray(worlds["vases_quat"])], axis=1)

@@ -27,6 +27,9 @@ SEEN = View(
 )
 
 
+TWO_PLACES = Placement(0.1, locations=((0.0, 0.0), (1.0, 0.0)))
+
+
 def view(contacts=None, linvel=None, placed=None, **pos):
     """A view with things at `pos`, beside what `SEEN` says."""
     arrays = [{k: jnp.array(v, jnp.float32) for k, v in (x or {}).items()} for x in (contacts, linvel, placed, pos)]
@@ -155,6 +158,12 @@ def test_running_pays_the_way_of_the_centre_of_mass():
         (lambda: Task(POINT, Goal(), (Vases(1), Vases(2))), "give each kind once"),
         (lambda: Task(POINT, Goal(), compass=("box",)), r"names 'box'; this task has a compass for \['goal'\]"),
         (lambda: Task(POINT, Run(), goal_distance=True), "the objective Run has no goal"),
+        (lambda: Task("Car", Goal()), r"see mjx_safety.robots: POINT, CAR, DOGGO\) is 'Car'; it must be a Robot"),
+        (
+            lambda: Task(POINT, Goal(), robot_placement=TWO_PLACES),
+            "is one robot, but its placement has 2 locations",
+        ),
+        (lambda: Task(POINT, Goal(TWO_PLACES)), "There is one goal, but its placement has 2 locations"),
         (lambda: Task(POINT, Goal(), frame_skip_p=1.5), "frame_skip_p is 1.5; .* above 0 and at most 1"),
         (lambda: Task(POINT, Goal(), compass_size=4), "compass_size is 4; it must be a whole number from 2 to 3"),
         (lambda: Task(POINT, Goal(), robot_yaw="north"), "robot_yaw is 'north'"),

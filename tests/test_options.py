@@ -1,5 +1,6 @@
 """Settings of the original's engine that its benchmark tasks leave alone, on tasks of our own."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,9 +10,9 @@ import pytest
 
 import mjx_safety
 from mjx_safety.lidar import Lidar
-from mjx_safety.objectives import Goal, Push
-from mjx_safety.objects import Box, Hazards, Placement, Vases, Walls
-from mjx_safety.robots import POINT
+from mjx_safety.objectives import Goal, Push, Run
+from mjx_safety.objects import Box, Buttons, Hazards, Placement, Vases, Walls
+from mjx_safety.robots import CAR, POINT
 
 ROOM = mjx_safety.Task(
     POINT,
@@ -166,12 +167,51 @@ def test_a_shoved_vase_costs_its_displacement():
     moved = float(env.get_world(state)["vases_pos"][0, 0]) - 0.252
     assert moved > 0.02
     np.testing.assert_allclose(state.cost, moved, rtol=0.02)
+    again = env.set_world(env.get_world(state), jax.random.key(0))
+    np.testing.assert_allclose(again.cost, state.cost, rtol=1e-5)  # it knows where the vase was put
 
 
 def test_the_box_has_a_compass_too():
     env = mjx_safety.make("PointPush0", compass=("box", "goal"))
     assert {"box_compass", "goal_compass"} < set(env.observation_slices)
     assert env.observation_size == 44 + 4
+    env = mjx_safety.Env(mjx_safety.Task(POINT, Run(), (Box(),), compass=("box",)))
+    assert "box_compass" in env.observation_slices
+
+
+def test_without_a_goal_button_every_button_costs():
+    objects = Buttons(2, Placement(0.1, locations=((0.25, 0.0), (1.5, 1.5))))
+    task = mjx_safety.Task(POINT, Goal(), (objects,), robot_placement=Placement(0.1, locations=((0.0, 0.0),)))
+    env = mjx_safety.Env(dataclasses.replace(task, robot_yaw=0.0, num_steps=30))
+    first, step = jax.jit(env.reset)(jax.random.key(0)), jax.jit(env.step)
+    assert "goal_button" not in env.get_world(first)
+    for state in (first, env.set_world(env.get_world(first), jax.random.key(0))):
+        total = 0.0
+        for _ in range(20):
+            state = step(state, jnp.array([1.0, 0.0]))
+            total += state.costs["cost_buttons"]
+        assert total > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        (mjx_safety.Task(CAR, Push(), (Box(density=0.1),)), "box"),
+        (mjx_safety.Task(POINT, Push(), (Box(), Vases(1, density=1.0))), "vases"),
+    ],
+)
+def test_what_is_too_heavy_to_be_solved_beside_the_robot_is_refused(task, kind):
+    with pytest.raises(ValueError, match=rf"One of {kind} weighs .* or choose impl='warp'"):
+        mjx_safety.Env(task)
+
+
+def test_double_precision_is_refused():
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(ValueError, match="jax_enable_x64 is on, but environments compute in float32"):
+            mjx_safety.make("PointGoal0")
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.mark.parametrize("num_steps", [3])

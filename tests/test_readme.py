@@ -14,9 +14,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_environment_examples_run(monkeypatch):
     monkeypatch.setattr("mjx_safety.registry._TASKS", dict(suite.TASKS))
     names = {}
-    for block in BLOCKS[:2]:
-        exec(block.replace("4096", "8"), names)
+    for block in BLOCKS[:3]:
+        exec(block.replace("4096", "8").replace("num_envs=64", "num_envs=8"), names)
     assert names["states"].obs.shape == (8, 60)
+    assert names["info"]["final_obs"].shape == (8, 60)
     assert "Warehouse" in names["mjx_safety"].registered()
     assert names["env"].task.num_steps == 500
 
@@ -30,5 +31,5 @@ def test_the_training_example_runs(monkeypatch, tmp_path):
     tiny = agents.preset("cpu", total_steps=512, num_envs=16, num_steps=16, eval_episodes=0, video_steps=0)
     monkeypatch.setattr(agents, "preset", lambda *_, **__: tiny)
     names = {"state": state}
-    exec(BLOCKS[2], names)
+    exec(BLOCKS[3], names)
     assert names["action"].shape == (2,)

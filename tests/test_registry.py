@@ -50,6 +50,8 @@ def test_tasks_from_outside(monkeypatch):
         mjx_safety.register("Short", task)
     with pytest.raises(TypeError, match="it takes a mjx_safety.Task"):
         mjx_safety.register("Other", mjx_safety.make("Short"))
+    with pytest.raises(TypeError, match="register got the id 5; it takes a string"):
+        mjx_safety.register(5, task)
 
 
 def test_tasks_are_values():

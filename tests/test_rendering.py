@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 import pytest
 
+import mjx_safety
 from mjx_safety import rendering
 from mjx_safety.rendering import _flat, _gl, _scene
 from mjx_safety.suite import TASKS
@@ -306,7 +307,7 @@ def test_mujoco_gl_can_ask_for_the_flat_view(no_gl, monkeypatch):
 
 def test_without_gl_and_matplotlib_it_names_the_extra(flat, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"mjx_safety\[viz\]"):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[viz\]"'):
         draw(episode())
 
 
@@ -339,6 +340,10 @@ def test_states_of_a_batch_or_a_list():
     batch = jax.tree.map(lambda leaf: leaf[:, None], episode())
     with pytest.raises(ValueError, match=r"shape \[1, 1, 54\].*pick one"):
         draw(batch)
+    env = mjx_safety.make("PointGoal0")
+    states = jax.eval_shape(mjx_safety.AutoReset(env, 3).reset, jax.random.key(0))
+    with pytest.raises(ValueError, match="pick one of states or, for AutoReset's"):
+        draw(states)
     with pytest.raises(TypeError, match="states is a list; stack"):
         draw([episode()])
 
@@ -361,8 +366,10 @@ def test_wrong_videos(tmp_path, monkeypatch):
     for wrong in (frames[0], frames[:0], frames.astype(np.float32)):
         with pytest.raises(ValueError, match="uint8"):
             rendering.save_video(tmp_path / "video.mp4", wrong)
+    with pytest.raises(ValueError, match="fps is 0"):
+        rendering.save_video(tmp_path / "video.mp4", frames, fps=0)
     with pytest.raises(FileNotFoundError, match="create it first"):
         rendering.save_video(tmp_path / "missing" / "video.mp4", frames)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(ImportError, match=r"mjx_safety\[viz\]"):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[viz\]"'):
         rendering.save_video(tmp_path / "video.mp4", frames)

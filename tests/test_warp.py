@@ -85,7 +85,7 @@ def test_it_counts_the_contacts_that_the_default_counts(task_id):
 def test_it_must_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "warp", None)
     monkeypatch.delitem(sys.modules, "mjx_safety.warp_physics", raising=False)
-    with pytest.raises(ImportError, match=r"impl='warp' needs MuJoCo Warp.*pip install 'mjx_safety\[warp\]'"):
+    with pytest.raises(ImportError, match=r"impl='warp' needs MuJoCo Warp.*pip install -e '\.\[warp\]'"):
         mjx_safety.make("PointGoal1", impl="warp")
 
 

@@ -20,7 +20,8 @@ class Push(Objective):
     Attributes:
       placement: where goals are drawn.
       size: radius of the goal, metres.
-      null_dist: metres between robot and box below which coming closer pays nothing.
+      null_dist: metres between robot and box below which coming closer pays nothing; Safety Gym's `box_null_dist` is a
+        factor of the box's size.
       reward_box_dist: reward per metre that the robot comes closer to the box.
       reward_box_goal: reward per metre that the box comes closer to the goal.
       reward_goal: bonus for every goal reached.

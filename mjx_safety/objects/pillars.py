@@ -15,7 +15,7 @@ class Pillars(Objects):
     """Upright cylinders of radius `size` (Safety Gym, section 4.2 "Pillars"; options `pillars_*`).
 
     Attributes:
-      half_height: metres.
+      half_height: metres; what moves passes over a low one, but robots bump into all as if they were high.
       cost: of each contact point with the robot.
     """
 

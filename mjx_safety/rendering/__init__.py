@@ -18,7 +18,7 @@ MAX_SIZE = 4096
 
 
 def render(env: "Env", states: "State", camera: str = "fixedfar", width: int = 480, height: int = 360) -> np.ndarray:
-    """Draws an episode, one frame a state, as Safety Gym does.
+    """Draws an episode, one frame a state, much as Safety Gym does.
 
     Objects in Safety Gym's colours, a ring of lidar readings above the robot for every kind it sees, and a red sphere
     round the robot after each step that cost something.
@@ -63,10 +63,11 @@ def save_video(path: str | pathlib.Path, frames: np.ndarray, fps: float = 30.0) 
       fps: frames a second.
 
     Raises:
-      ValueError: if the frames have another shape or type, or are none.
+      ValueError: if the frames have another shape or type, or are none, or `fps` is not positive.
       FileNotFoundError: if the folder does not exist.
       ImportError: if imageio or its ffmpeg is missing.
     """
+    checks.number("fps", fps, above=0)
     path = pathlib.Path(path)
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
@@ -77,7 +78,7 @@ def save_video(path: str | pathlib.Path, frames: np.ndarray, fps: float = 30.0) 
         import imageio.v2 as imageio
         import imageio_ffmpeg  # noqa: F401  (imageio finds it by itself, but says less clearly when it is missing)
     except ImportError as error:
-        raise ImportError('Videos need imageio and ffmpeg: pip install "mjx_safety[viz]".') from error
+        raise ImportError('Videos need imageio and ffmpeg: pip install -e ".[viz]".') from error
     # imageio would fork to shield ffmpeg from Ctrl-C, which can deadlock under JAX's threads.
     os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
     height, width = frames.shape[1:3]

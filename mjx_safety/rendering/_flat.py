@@ -21,7 +21,7 @@ def draw(scene: _scene.Scene, camera: str, width: int, height: int) -> np.ndarra
         from matplotlib.collections import PolyCollection
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('Drawing without a GL library needs matplotlib: pip install "mjx_safety[viz]".') from error
+        raise ImportError('Drawing without a GL library needs matplotlib: pip install -e ".[viz]".') from error
 
     figure = Figure((width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH, facecolor=_scene.SKY[0])
     canvas = FigureCanvasAgg(figure)

@@ -86,15 +86,13 @@ class Scene(NamedTuple):
 
 def build(env: "Env", states: "State") -> Scene:
     """Reads states, with or without a leading time axis, into a scene."""
-    if isinstance(states, VecState):
-        states = states.unbatched()
     ndim = getattr(getattr(states, "obs", None), "ndim", None)
     if ndim is None:
         raise TypeError(
             f"states is a {type(states).__name__}; stack the states of an episode along a leading time axis: "
             "jax.tree.map(lambda *leaves: jnp.stack(leaves), *list_of_states)."
         )
-    if ndim > 2:
+    if ndim > 2 or isinstance(states, VecState):
         raise ValueError(
             f"states.obs has shape {list(states.obs.shape)}, but an episode of one environment has [T, "
             f"{states.obs.shape[-1]}]; pick one of states or, for AutoReset's, "
