@@ -37,7 +37,7 @@ CUT_OFF = 256  # about one step in a thousand is an episode's last; where more a
 METRICS = (
     *("episodes", "episode_return", "episode_cost", "episode_goals"),  # number and totals of the finished episodes
     *("reward_mean", "cost_mean", "goal_mean", "cost_rate", "return_estimate", "cost_estimate", "multiplier"),
-    *("kl", "clip_fraction", "entropy", "policy_loss", "value_loss", "cost_value_loss", "stop_index"),
+    *("kl", "clip_fraction", "entropy", "policy_loss", "value_loss", "cost_value_loss", "policy_steps"),
     *("explained_variance", "cost_explained_variance"),
 )
 
@@ -384,7 +384,7 @@ class Trainer:
                 active &= metrics["kl"] <= hyper.target_kl
                 frozen = params["policy"], opt_state["policy"]
                 stepped["policy"] = jax.tree.map(lambda a, b: jnp.where(active, a, b), stepped["policy"], frozen)
-                metrics |= {"stop_index": active.astype(jnp.float32)}
+                metrics |= {"policy_steps": active.astype(jnp.float32)}
             params = {name: net for name, (net, _) in stepped.items()}
             opt_state = {name: opt for name, (_, opt) in stepped.items()}
             return (params, opt_state, active), metrics
@@ -406,7 +406,7 @@ class Trainer:
         losses = {name: jnp.mean(values) for name, values in metrics.items()}
         if "policy" in descended:
             losses |= {"kl": metrics["kl"][-1, -1], "entropy": metrics["entropy"][-1, -1]}
-            losses["stop_index"] = jnp.sum(metrics["stop_index"])  # gradient steps the policy took
+            losses["policy_steps"] = jnp.sum(metrics["policy_steps"])  # gradient steps the policy took
         return params | descended, opt_state, losses | policy_metrics
 
     def _see(self, stats: normalizer.Normalizer, obs: jax.Array) -> normalizer.Normalizer:

@@ -101,7 +101,7 @@ def test_trpo_by_hand(cost, price, change):
     bias, metrics = moved(trust_region.step, line_batch(cost), constraint(multiplier=price))
     np.testing.assert_allclose(bias, change, rtol=1e-3)
     np.testing.assert_allclose(metrics["kl"], 0.02, rtol=1e-3)
-    assert metrics["stop_index"] == 1
+    assert metrics["policy_steps"] == 1
     # Probability ratios of the two actions are exp(+-a - a^2 / 2) with a = +-0.2.
     expected = (np.exp(0.2 - 0.02) - np.exp(-0.2 - 0.02)) / 2 * np.sign(change)
     np.testing.assert_allclose(metrics["policy_loss"], -expected * (1 - price * cost) / (1 + price), rtol=1e-3)
@@ -190,7 +190,7 @@ def test_cpo_by_hand(violation, margin, change, nu):
     np.testing.assert_allclose(bias, change, rtol=1e-2)
     np.testing.assert_allclose(metrics["multiplier"], nu, rtol=1e-2)
     assert metrics["kl"] <= TARGET_KL
-    assert metrics["stop_index"] == 1
+    assert metrics["policy_steps"] == 1
 
 
 # ----------------------------------------------------------------------------------------------------------- wrappers

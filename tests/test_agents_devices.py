@@ -67,7 +67,7 @@ def test_two_devices_equal_one(tmp_path, case):
     for name in names:
         np.testing.assert_allclose(runs[f"2/{name}"], runs[f"1/{name}"], rtol=1e-3, atol=1e-5, err_msg=name)
     assert runs["1/cost_mean"].any()
-    assert runs["1/stop_index"].all()
+    assert runs["1/policy_steps"].all()
 
 
 @pytest.mark.parametrize("algorithm", ["ppo_lagrangian", "trpo_lagrangian"])

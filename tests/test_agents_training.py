@@ -166,7 +166,7 @@ def test_kl_mask_freezes_the_policy_but_not_the_critics(target_kl, steps):
     config = dataclasses.replace(SMALL, algorithm="ppo_lagrangian", target_kl=target_kl)
     trainer, state, hyper = start(config)
     after, metrics = trainer.update(state, hyper)
-    assert metrics["stop_index"] == steps  # the first step is taken at a divergence of zero
+    assert metrics["policy_steps"] == steps  # the first step is taken at a divergence of zero
     policy, value = (largest_change(state.params[name], after.params[name]) for name in ("policy", "value"))
     assert policy > 0.5 * config.lr
     assert (policy < 1.01 * config.lr) == (steps == 1)  # one step of Adam moves no weight further
@@ -396,7 +396,9 @@ def test_no_damage_to_a_checkpoint_goes_unnoticed(tmp_path, damage):
 def test_divergence_stops_with_the_state_saved(tmp_path):
     """Of four agents in one program, only those that diverged are named."""
     config = dataclasses.replace(SMALL, seeds=(3, 4), sweep={"critic_lr": (1e-3, 1e38)})
-    with pytest.raises(FloatingPointError, match=r"training diverged at update \d .*try a smaller critic_lr or target_kl") as stop:
+    with pytest.raises(
+        FloatingPointError, match=r"training diverged at update \d .*try a smaller critic_lr or target_kl"
+    ) as stop:
         agents.train(ToyEnv(), config, run_dir=tmp_path / "run", progress=False)
     assert "(seed 3, cost limit 5, critic_lr 1e+38; seed 4, cost limit 5, critic_lr 1e+38)" in str(stop.value)
     assert (tmp_path / "run" / "diverged" / "2").is_dir()

@@ -2,8 +2,12 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
+import agents
+from agents import run_directory
+from agents.loop import METRICS
 from docs import pages, peers, throughput
 
 FOLDER = pathlib.Path(pages.__file__).parent
@@ -28,6 +32,14 @@ def test_every_link_leads_somewhere(written):
     for name, text in written.items():
         for link in pages.links(text):
             assert ((FOLDER / name).parent / link).exists(), (name, link)
+
+
+def test_every_metric_is_explained():
+    config = agents.Config()
+    numbers = {name: np.zeros((1, 1)) for name in METRICS}
+    (row,) = run_directory.rows_of_chunk(config, 0, 1, numbers)
+    text = (FOLDER / "algorithms.md").read_text().split("## What is measured")[1]
+    assert [name for name in row if f"`{name}`" not in text] == []
 
 
 def test_there_is_a_page_for_everything(written):

@@ -189,5 +189,5 @@ def report(policy: dict, loss: jax.Array, outlook: Outlook, accepted: jax.Array)
         "kl": outlook.kl,
         "clip_fraction": jnp.float32(0.0),
         "entropy": networks.entropy(policy["log_std"]),
-        "stop_index": accepted.astype(jnp.float32),
+        "policy_steps": accepted.astype(jnp.float32),
     }
