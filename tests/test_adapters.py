@@ -64,7 +64,7 @@ def test_seeds_decide_the_layouts(batch):
 
 
 def test_results_stay_as_they_were(batch):
-    """A step uses the memory of the states before it again."""
+    """Arrays are the caller's, whatever comes after."""
     batch.reset(seed=0)
     obs, reward, *_, info = batch.step(np.ones((NUM_ENVS, 2)))
     kept = obs.copy(), reward.copy(), info["final_obs"].copy()
@@ -72,7 +72,7 @@ def test_results_stay_as_they_were(batch):
         batch.step(np.ones((NUM_ENVS, 2)))
     for now, before in zip((obs, reward, info["final_obs"]), kept, strict=True):
         np.testing.assert_array_equal(now, before)
-        now[:] = 0.0  # and belong to the caller
+        now[:] = 0.0
 
 
 def test_gymnasiums_wrappers_count_whole_episodes(batch):

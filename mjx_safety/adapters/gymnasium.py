@@ -35,7 +35,7 @@ class VectorEnv(GymnasiumVectorEnv):
 
     def __init__(self, env: Env, num_envs: int):
         self._batch = AutoReset(env, num_envs)
-        self._reset, self._step = jax.jit(self._batch.reset), jax.jit(self._batch.step, donate_argnums=0)
+        self._reset, self._step = jax.jit(self._batch.reset), jax.jit(self._batch.step)
         self._states: VecState | None = None
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
@@ -72,6 +72,6 @@ class VectorEnv(GymnasiumVectorEnv):
         self._states = states = self._step(self._states, np.asarray(actions, np.float32))
         info = {"cost": states.cost, **states.costs, "goal_met": states.goal_met, "final_obs": states.final_obs}
         seen = states.obs, states.reward, states.terminated, states.truncated, info
-        # Copies: the states' memory is used again in the next step.
+        # Copies, for JAX's own arrays cannot be written to.
         obs, reward, terminated, truncated, info = jax.tree.map(np.array, seen)
         return obs, reward, terminated, truncated, info | {"_final_obs": terminated | truncated}
