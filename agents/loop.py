@@ -316,20 +316,23 @@ class Trainer:
         """Mean cost of a step, the multiplier's next state, and what the algorithm is told of both.
 
         The environments are spread over the phases of their episodes: the mean cost of this batch, times the length of
-        an episode, is the current policy's episode cost without any lag.
+        an episode, is the current policy's episode cost without any lag. Not so where `wrappers.EarlyTerminated` breaks
+        off the costly ones; its algorithms use neither the violation nor a multiplier.
         """
         cost, horizon = reduce.mean(rollout.cost), self._length(rollout)
         multiplier = self.config.law.update(state.multiplier, horizon * cost, self.config.batch_size, hyper)
         return cost, multiplier, Constraint(horizon * cost - hyper.cost_limit, multiplier.multiplier, horizon)
 
-    def _length(self, rollout: Rollout) -> jax.Array:
-        """Steps that an episode lasts, float32 []: all of them, where none terminates.
+    def _length(self, rollout: Rollout) -> jax.Array | int:
+        """Steps that an episode lasts: all of them, unless it terminates at its goal (`Task.continue_goal`).
 
-        Otherwise (1 - (1 - p)^steps) / p, if it terminates in every step with the probability p that this batch shows.
+        Then (1 - (1 - p)^steps) / p, if it does so in every step with the probability p that this batch shows.
         """
-        most = jnp.float32(self.env.task.num_steps)
+        most = self.env.task.num_steps
+        if getattr(self.env.task, "continue_goal", True):
+            return most
         ends = reduce.mean(rollout.terminated.astype(jnp.float32))
-        return jnp.where(ends > 0, -jnp.expm1(most * jnp.log1p(-ends)) / jnp.maximum(ends, 1e-30), most)
+        return jnp.where(ends > 0, -jnp.expm1(most * jnp.log1p(-ends)) / jnp.maximum(ends, 1e-30), float(most))
 
     def _learn(
         self, state: TrainState, batch: Batch, constraint: Constraint, hyper: Hyper, key: jax.Array

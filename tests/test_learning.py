@@ -203,7 +203,7 @@ def test_what_was_run_stands_beside_what_was_published():
     assert f"/ {np.mean(rates):.3f} [" in line
     assert line.endswith("(cpu, 2 seeds) |  |")
     assert "| PPO-PID | *missing* 12 of 18 tasks |  |" in text
-    assert "| PPO-PID | 10.00 / 25.0 / 0.0300 (cpu, 2 seeds) |  | 8.40 / 25.7 | 8.15 / 26.3 |" in text
+    assert "| PPO-PID | 10.00 / 25.0 / 0.0300 (cpu, 2 seeds) | 11.00 / 24.0 |  | 8.40 / 25.7 | 8.15 / 26.3 |" in text
     assert learning_page.page(rows[1:]).count("*missing*") == text.count("*missing*")
     assert "missing* 1 of 6" in learning_page.page(rows[2:])
 

@@ -23,6 +23,10 @@ class ToyTask:
     num_steps: int = 50
     terminate_at_goal: bool = False
 
+    @property
+    def continue_goal(self) -> bool:
+        return not self.terminate_at_goal
+
 
 @dataclasses.dataclass(frozen=True)
 class ToyEnv:

@@ -16,12 +16,12 @@ class Constraint(NamedTuple):
         violation: float32 []; estimated cost of an episode, less the limit.
         multiplier: float32 []; the price of a unit of cost, or with CPO the margin below the limit; moved by this
             violation already.
-        horizon: float32 []; steps of an episode, fewer than the task's where episodes terminate.
+        horizon: steps of an episode; float32 [] where it terminates at its goal.
     """
 
     violation: jax.Array
     multiplier: jax.Array
-    horizon: jax.Array
+    horizon: jax.Array | int
 
 
 class Samples(NamedTuple):
