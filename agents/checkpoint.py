@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agents import hosts
+from agents.run_directory import DamagedRun
 
 KEEP = 3
 
@@ -74,7 +75,7 @@ class Checkpoints:
                 reasons[step] = _first_line(error)
                 continue
             if leaves != _leaves(template):
-                raise ValueError(
+                raise DamagedRun(
                     f"checkpoint {self.directory / str(step)} was made by another environment or version: "
                     f"{_difference(leaves or {}, _leaves(template))}"
                 )
@@ -91,7 +92,7 @@ class Checkpoints:
             return state
         if steps:
             why = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
-            raise ValueError(f"no checkpoint in {self.directory} can be read ({why}): name another --run-dir")
+            raise DamagedRun(f"no checkpoint in {self.directory} can be read ({why}): name another --run-dir")
         return None
 
     def _read(self, step: int, item: str, how: Any) -> Any:

@@ -78,7 +78,7 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:  # of files of the run
+    except run_directory.DamagedRun as error:
         return _refuse(error)
     except KeyboardInterrupt:
         flags = "".join(f" --{name}" for name in loggers)
@@ -150,7 +150,7 @@ def _parse(prog: str, kind, argv: list[str], default=None):
         raise ValueError(" ".join(next(part for is_text, part in parts if is_text))) from None
     if unknown:
         parts = (TrainArgs, Config) if kind is TrainArgs else (kind,)
-        fields = [f.name for part in parts for f in dataclasses.fields(part)]
+        fields = [f.name for part in parts for f in dataclasses.fields(part) if f.name not in ("task", "config")]
         near = difflib.get_close_matches(unknown[0], ["--" + name.replace("_", "-") for name in fields], n=1)
         hint = f"; did you mean {near[0]}?" if near else ", see --help"
         raise ValueError(f"unknown option {unknown[0]}{hint}")

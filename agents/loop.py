@@ -326,13 +326,13 @@ class Trainer:
     def _length(self, rollout: Rollout) -> jax.Array | int:
         """Steps that an episode lasts: all of them, unless it terminates at its goal (`Task.continue_goal`).
 
-        Then (1 - (1 - p)^steps) / p, if it does so in every step with the probability p that this batch shows.
+        Then one over the share of steps that were an episode's last in this batch, and no more than all of them.
         """
         most = self.env.task.num_steps
         if getattr(self.env.task, "continue_goal", True):
             return most
-        ends = reduce.mean(rollout.terminated.astype(jnp.float32))
-        return jnp.where(ends > 0, -jnp.expm1(most * jnp.log1p(-ends)) / jnp.maximum(ends, 1e-30), float(most))
+        last = reduce.mean((rollout.terminated | rollout.truncated).astype(jnp.float32))
+        return 1.0 / jnp.maximum(last, 1.0 / most)
 
     def _learn(
         self, state: TrainState, batch: Batch, constraint: Constraint, hyper: Hyper, key: jax.Array

@@ -1,4 +1,4 @@
-"""The loop on several devices: whole agents first, then groups of an agent's environments.
+"""The loop on several devices, which share agents, and groups of an agent's environments.
 
 A mesh has the axes "agent" and "data". Agents never talk to each other; the devices along "data" hold the same agent,
 each with some of its groups of environments, and average what they find (`agents.reduce`). One device is a mesh of
@@ -44,7 +44,7 @@ class Program(NamedTuple):
 
 
 def make_mesh(num_agents: int, num_groups: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """As many devices as share the work evenly, over agents and the groups of each: over agents rather.
+    """As many devices as agents and the groups of each can share evenly.
 
     Args:
         num_agents: agents of the fleet.
@@ -52,18 +52,18 @@ def make_mesh(num_agents: int, num_groups: int, devices: Sequence[Any] | None = 
         devices: those to choose from, in this order; all by default.
     """
     devices = jax.devices() if devices is None else devices
-    agents, groups = shape(num_agents, num_groups, len(devices))
+    agents, groups = spread(num_agents, num_groups, len(devices))
     return Mesh(np.array(devices[: agents * groups]).reshape(agents, groups), ("agent", reduce.AXIS))
 
 
-def shape(num_agents: int, num_groups: int, num_devices: int) -> tuple[int, int]:
-    """Devices over which agents are spread, and over which the groups of each; see `make_mesh`."""
+def spread(num_agents: int, num_groups: int, num_devices: int) -> tuple[int, int]:
+    """Devices over which agents are spread, and over which the groups of each: of equal splits, over most agents."""
 
     def divisors(number: int, most: int) -> list[int]:
         return [divisor for divisor in range(1, most + 1) if number % divisor == 0]
 
-    spread = [(count, max(divisors(num_groups, num_devices // count))) for count in divisors(num_agents, num_devices)]
-    return max(spread, key=lambda share: (share[0] * share[1], share[0]))
+    shares = [(count, max(divisors(num_groups, num_devices // count))) for count in divisors(num_agents, num_devices)]
+    return max(shares, key=lambda share: (share[0] * share[1], share[0]))
 
 
 def compile_on(mesh: Mesh, trainer: Trainer) -> Program:

@@ -73,6 +73,10 @@ def check_same(run_dir: Path, saved_task: str | None, saved: Config, task: str |
         raise ValueError(f"cannot resume {run_dir} with other settings: {'; '.join(changes)}")
 
 
+class DamagedRun(ValueError):
+    """What is on disk of a run does not let it go on; the message says why."""
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step: a reader, or a killed writer, leaves the old or the new content."""
     partial = path.with_name(f".{path.name}{PARTIAL}")
@@ -116,7 +120,7 @@ def truncate_rows(path: Path, count: int) -> None:
     """Keep the first `count` lines of a JSON lines file; a killed run may have written more, the last one in part."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if len(lines) < count or (count and not lines[count - 1].endswith("\n")):
-        raise ValueError(f"{path} has lost rows: the last checkpoint follows {count}, only {len(lines)} are left")
+        raise DamagedRun(f"{path} has lost rows: the last checkpoint follows {count}, only {len(lines)} are left")
     write_atomically(path, "".join(lines[:count]))
 
 

@@ -99,7 +99,7 @@ class Physics:
         # A robot on the plane feels what it pushes, and is solved together with what is heavy.
         self._robot_first = not robot.planar
         heavy = [name for name, physics in self._boxes.items() if robot.planar and physics.heavy]
-        self._heavy = heavy[0] if heavy else None
+        self._heavy = max(heavy, key=lambda name: self._boxes[name].mass, default=None)
         self._light = tuple(name for name in self._boxes if name != self._heavy)
         self._check_weights(robot, model.body_mass.sum())
         self._counted = counted
@@ -121,8 +121,8 @@ class Physics:
             share = self._boxes[name].mass / robot_mass
             if share > MOST_LIGHT:
                 raise ValueError(
-                    f"One of {name} weighs {share:.0%} of the {robot.name}, which is solved as if it hardly felt them: "
-                    f"{MOST_LIGHT:.0%} at most. Lower its density or size, or choose impl='warp', which solves all "
+                    f"One of {name} weighs {share:.1%} of the {robot.name}, which is solved as if it hardly felt them: "
+                    f"{MOST_LIGHT:.1%} at most. Lower its density or size, or choose impl='warp', which solves all "
                     "at once."
                 )
 

@@ -1,4 +1,4 @@
-"""Gymnasium's interface: the same steps as `AutoReset`'s, and what Gymnasium's own wrappers make of them."""
+"""Gymnasium's interface: the same steps as `AutoReset`'s, and what a wrapper of Gymnasium's own makes of them."""
 
 import gymnasium
 import jax

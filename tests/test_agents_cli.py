@@ -167,6 +167,7 @@ def test_train_from_python(toy, tmp_path, capsys):
         (["Toy", "--num-envs", "-4"], "num_envs must be a positive integer, got -4"),
         (["Toy", "--num-envs", "many"], "Error parsing --num-envs: invalid literal for int() with base 10: 'many'"),
         (["Toy", "--num-env", "4"], "unknown option --num-env; did you mean --num-envs?"),
+        (["--task", "Toy"], "unknown option --task"),
         (["Toy", "--episodes", "4"], "unknown option --episodes; did you mean --eval-episodes?"),
         (["Toy", "--lr", "0"], "lr must be a positive number, got 0.0"),
         (["Toy", "--preset", "cpus"], "unknown preset 'cpus': choose one of cpu, gpu, paper; did you mean 'cpu'?"),

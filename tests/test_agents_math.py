@@ -279,7 +279,7 @@ def test_the_multiplier_moves_as_much_per_update_on_a_gpu():
     ],
 )
 def test_as_many_devices_as_can_are_used(num_agents, num_groups, num_devices, expected):
-    assert mesh.shape(num_agents, num_groups, num_devices) == expected
+    assert mesh.spread(num_agents, num_groups, num_devices) == expected
 
 
 def test_presets():

@@ -197,12 +197,17 @@ def test_without_a_goal_button_every_button_costs():
     ("task", "kind"),
     [
         (mjx_safety.Task(CAR, Push(), (Box(density=0.1),)), "box"),
-        (mjx_safety.Task(POINT, Push(), (Box(), Vases(1, density=1.0))), "vases"),
+        (mjx_safety.Task(POINT, Push(), (Box(), Vases(1, density=1.0))), "box"),
     ],
 )
 def test_what_is_too_heavy_to_be_solved_beside_the_robot_is_refused(task, kind):
     with pytest.raises(ValueError, match=rf"One of {kind} weighs .* or choose impl='warp'"):
         mjx_safety.Env(task)
+
+
+@pytest.mark.parametrize("objects", [(Vases(1, density=0.01), Box()), (Box(), Vases(1, density=0.01))])
+def test_the_heaviest_is_solved_together_with_the_point(objects):
+    assert mjx_safety.Env(mjx_safety.Task(POINT, Push(), objects)).physics._heavy == "box"
 
 
 def test_double_precision_is_refused():

@@ -342,7 +342,7 @@ def test_states_of_a_batch_or_a_list():
         draw(batch)
     env = mjx_safety.make("PointGoal0")
     states = jax.eval_shape(mjx_safety.AutoReset(env, 3).reset, jax.random.key(0))
-    with pytest.raises(ValueError, match="pick one of states or, for AutoReset's"):
+    with pytest.raises(ValueError, match="a batch of 3 environments, not of an episode; pick the state of one"):
         draw(states)
     with pytest.raises(TypeError, match="states is a list; stack"):
         draw([episode()])

@@ -55,7 +55,8 @@ class Algorithm(NamedTuple):
     Attributes:
         objective: (samples, constraint, hyper) -> float32 []; the policy's loss on a minibatch.
         step: (policy, batch, constraint, hyper) -> (policy, metrics); all that the policy learns from a whole batch,
-            with the fields of `agents.loop.Batch` float32 [parts, blocks, samples, ...].
+            with the fields of `agents.loop.Batch` float32 [parts, blocks, samples, ...]; the metrics are those that
+            `trust_region.report` makes, float32 [] each.
         law: how the multiplier moves; None for the one that `Config.multiplier` names.
         wrapper: put around the environment.
         settings: fields of `agents.loop.Hyper` that it uses, beside those of `agents.config.SHARED`, of its law and of

@@ -22,14 +22,16 @@ class VectorEnv(GymnasiumVectorEnv):
 
     Where an episode ends, the next one begins in the same step (Gymnasium's `AutoresetMode.SAME_STEP`): the observation
     is already its first. `info["final_obs"]` is what the step led to, in every environment, and `info["_final_obs"]`
-    tells where an episode ended. `info` also has, by Safety Gym's names, the step's "cost", costs by kind such as
-    "cost_hazards", and "goal_met".
+    tells where an episode ended; there is no "final_info", for all of `info` is of the step. It has, by Safety Gym's
+    names, the step's "cost", costs by kind such as "cost_hazards", and "goal_met". Gymnasium's own wrappers of vector
+    observations refuse this mode: normalise in the learner.
 
     Args:
       env: the environment.
       num_envs: how many.
 
     Raises:
+      TypeError: `env` is an id.
       ValueError: `num_envs` is not positive.
     """
 

@@ -92,7 +92,12 @@ def build(env: "Env", states: "State") -> Scene:
             f"states is a {type(states).__name__}; stack the states of an episode along a leading time axis: "
             "jax.tree.map(lambda *leaves: jnp.stack(leaves), *list_of_states)."
         )
-    if ndim > 2 or isinstance(states, VecState):
+    if isinstance(states, VecState) and ndim == 2:
+        raise ValueError(
+            f"states are those of a batch of {len(states.obs)} environments, not of an episode; pick the state of one: "
+            "jax.tree.map(lambda leaf: leaf[0], states.unbatched())."
+        )
+    if ndim > 2:
         raise ValueError(
             f"states.obs has shape {list(states.obs.shape)}, but an episode of one environment has [T, "
             f"{states.obs.shape[-1]}]; pick one of states or, for AutoReset's, "
