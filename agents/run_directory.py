@@ -16,6 +16,10 @@ PARTIAL = ".partial"  # of a file that was being written when the process died
 CONFIG, METRICS_FILE, TIMING = "config.json", "metrics.jsonl", "timing.jsonl"
 
 
+class DamagedRun(ValueError):
+    """What is on disk of a run does not let it go on; the message says why."""
+
+
 def check_free(run_dir: Path, task: str | None, config: Config, resume: bool) -> None:
     """Raise what speaks against training in `run_dir`, before anything is written there.
 
@@ -61,7 +65,7 @@ def read_config(run_dir: Path) -> tuple[str | None, Config]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{run_dir} is not a run directory: it has no {CONFIG}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{run_dir / CONFIG} is damaged: {error}") from None
+        raise DamagedRun(f"{run_dir / CONFIG} is damaged: {error}") from None
 
 
 def check_same(run_dir: Path, saved_task: str | None, saved: Config, task: str | None, config: Config) -> None:
@@ -71,10 +75,6 @@ def check_same(run_dir: Path, saved_task: str | None, saved: Config, task: str |
     changes = [f"{name} is {old[name]!r} there but {new[name]!r} here" for name in old if old[name] != new[name]]
     if changes:
         raise ValueError(f"cannot resume {run_dir} with other settings: {'; '.join(changes)}")
-
-
-class DamagedRun(ValueError):
-    """What is on disk of a run does not let it go on; the message says why."""
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -237,9 +237,9 @@ class Env:
         world = {name: jnp.asarray(x, jnp.float32) for name, x in world.items()}
         zeros = {name: jnp.zeros(x.shape) for name, x in template.items()}
         upright = {name: x.at[..., 0].set(1.0) for name, x in zeros.items() if name.endswith("_quat")}
-        here = {f"{name}_center": world[f"{name}_pos"] for name in self._homes()}
-        free = [kind.name for kind in self._moving if kind.name not in self._homes()]
-        here |= {f"{name}_placed": world[f"{name}_pos"][..., :2] for name in free}
+        homes = self._homes()
+        put = {kind.name: f"{kind.name}_{'center' if kind.name in homes else 'placed'}" for kind in self._moving}
+        here = {key: world[f"{name}_pos"][..., : template[key].shape[-1]] for name, key in put.items()}
         world = zeros | upright | {"joint_pos": jnp.asarray(self.physics.default_joints)} | here | world
         world = {name: x[None] if name.startswith(("goal_pos", "box_")) else x for name, x in world.items()}
         pos, quat, linvel, angvel = (world[f"robot_{part}"] for part in ("pos", "quat", "linvel", "angvel"))
@@ -251,10 +251,9 @@ class Env:
         }
         home = {
             name: jnp.concatenate([world[f"{name}_center"][:, :2], world[f"{name}_yaw"][:, None]], axis=1)
-            for name in self._homes()
+            for name in homes
         }
-        kept = {**dict.fromkeys(home, "center"), **dict.fromkeys(free, "placed")}
-        places = [jnp.atleast_2d(world[f"{name}_{kept.get(name, 'pos')}"])[:, :2] for name in self._slots]
+        places = [jnp.atleast_2d(world[put.get(name, f"{name}_pos")])[:, :2] for name in self._slots]
         physics = PhysicsState(qpos, qvel, boxes, home, world["time"])
         yaws = {n: yaw for n, yaw in self.physics.first_yaws(physics).items() if f"{n}_yaw" not in given}
         found = {name: home[name].at[:, 2].set(yaw) for name, yaw in yaws.items()}

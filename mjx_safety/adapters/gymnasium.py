@@ -26,13 +26,7 @@ class VectorEnv(GymnasiumVectorEnv):
     names, the step's "cost", costs by kind such as "cost_hazards", and "goal_met". Gymnasium's own wrappers of vector
     observations refuse this mode: normalise in the learner.
 
-    Args:
-      env: the environment.
-      num_envs: how many.
-
-    Raises:
-      TypeError: `env` is an id.
-      ValueError: `num_envs` is not positive.
+    Arguments, and what is refused, are those of `AutoReset`.
     """
 
     def __init__(self, env: Env, num_envs: int):
